@@ -182,7 +182,7 @@ lab: packages ## Test the test cluster: a second cluster, broken in every way, l
 .PHONY: golden
 # The tests of mutate/reason read the golden files that the tests of mutate rewrite, so -p 1.
 golden: ## Rewrite golden files and generated documents; read the diff before you commit.
-	go test -p 1 ./api ./mutate ./mutate/reason ./cmd/kubectl-metaparticle ./monitoring ./tools/earlier ./tools/chart ./pages ./docs -update
+	go test -p 1 ./api ./manifests ./mutate ./mutate/reason ./cmd/kubectl-metaparticle ./monitoring ./tools/earlier ./tools/chart ./pages ./docs -update
 
 .PHONY: lint
 # golangci-lint runs all analyzers of go vet as "govet".

@@ -156,27 +156,15 @@ type Claims struct {
 	// StartSlots are the Leases of start locks, which the pod holds only during each start of a
 	// child.
 	StartSlots []string
-	// LeaseDuration is the duration that the agent writes into its Leases. Zero means
-	// api.DefaultLeaseDuration.
-	LeaseDuration time.Duration
-	// OnBusy selects what the pod does while another pod holds. If OnBusy is empty, the pod waits.
-	OnBusy api.OnBusy
-	// WaitAtMost bounds each wait of a container for its slots; zero means no bound.
-	WaitAtMost time.Duration
-	// Readiness selects which pods are Ready. Empty means api.ReadinessForward.
-	Readiness api.Readiness
+	// Settings are those of the pod's annotations. The zero value means api.DefaultLeaseDuration and
+	// api.ReadinessForward.
+	api.Settings
 	// EndpointDelay is the time for which nodes may still send connections to a pod that leaves
 	// its Services. During that time a standby that is about to end still accepts connections,
 	// and a holder still serves.
 	EndpointDelay time.Duration
-	// Failsafe is the longest outage of the API server that the application survives; zero for what
-	// LeaseDuration gives.
-	Failsafe api.Failsafe
-	// YieldAfter is the time for which the application may fail its readiness probe before the holder
-	// hands over; zero means for ever.
-	YieldAfter time.Duration
-	// Prefer says whether the pod is preferred as the holder.
-	Prefer Prefers
+	// Preferred says what the setting Prefer means for this pod.
+	Preferred Prefers
 }
 
 // Prefers says what the preference of a pod's template ([api.PreferAnnotation]) means for the pod.

@@ -65,7 +65,7 @@ func newHold(s *state, claimed elector.State) *hold {
 	h := &hold{state: s, id: claimed.Hold, slots: slotsOf(claimed), since: s.now, resumed: claimed.Resumed, supporters: map[string]*supporter{}}
 	h.turns = turn.HolderFacts{
 		ID: h.id, Since: h.since, Resumed: h.resumed, Rollout: slotOf(h.record()).Rollout,
-		YieldAfter: s.config.YieldAfter, Prefers: s.config.Prefer == PrefersOthers,
+		YieldAfter: s.config.YieldAfter, Prefers: s.config.Preferred == PrefersOthers,
 	}
 	if h.resumed {
 		h.serving = claimed.Serving

@@ -7,7 +7,6 @@ import (
 	"context"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/elector"
@@ -16,7 +15,6 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/leave"
 	"github.com/metaparticle-io/metaparticle/agent/pace"
-	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -51,11 +49,11 @@ func (s *state) endpointDelay() time.Duration {
 	return s.config.EndpointDelay
 }
 
-// replaced reports whether the pod belongs to a StatefulSet or a DaemonSet, also if its controller is not strict
-// ([Config.ReplacesUnready]).
+// replaced reports whether the pod is gone before another one in its place is made, also if its controller is not
+// strict ([Config.ReplacesUnready]).
 func (s *state) replaced() bool {
-	kind, _, _ := strings.Cut(s.config.Workload, "/")
-	return kind == "StatefulSet" || kind == "DaemonSet"
+	of, _ := api.ParseWorkload(s.config.Workload)
+	return of.Owner().InPlace
 }
 
 // stopDelay returns the longest time for which a shim may hold back a stop signal of the kubelet. A living agent
@@ -195,7 +193,7 @@ func (h *hold) learnTurn(now, since time.Duration, serves, paused bool) {
 		h.turns.Serving, h.turns.Failing = since, 0
 	} else if !serves && h.turns.Serves {
 		h.turns.Failing = now
-		if now >= h.turns.Serving+turn.Proof {
+		if now >= h.turns.Serving+api.TurnProof {
 			h.turns.Stopped = now
 		}
 	}
@@ -245,7 +243,7 @@ func (h *hold) releaseTo() (successor string) {
 		revision = api.Revision{} // a preference is no turn
 	}
 	left, successor := h.state.rollout.pod.Released(slot, to.Identity, revision)
-	left.Moved = turn.Moved{From: h.state.self.Identity, Why: h.end.why.Reason, Wish: to.Say}
+	left.Moved = api.Moved{From: h.state.self.Identity, Why: h.end.why.Reason, Wish: to.Say}
 	h.state.rollout.released, h.state.rollout.releasedText = h.turns.ID, left.String()
 	h.state.rollout.waiting.Failed = h.turns.Rollout.Yielder != ""
 	return successor

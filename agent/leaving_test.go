@@ -15,7 +15,6 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/leave"
 	"github.com/metaparticle-io/metaparticle/agent/status"
-	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -35,7 +34,7 @@ type service struct {
 }
 
 // serve starts a holder and the given number of standbys, and lets the holder serve for
-// [turn.Rest].
+// [api.TurnRest].
 func (w *world) serve(standbys int, change ...func(c *Config)) *service {
 	w.free(theSlot, nextLease)
 	s := &service{world: w, ports: map[*pod]*ports{}}
@@ -51,7 +50,7 @@ func (w *world) serve(standbys int, change ...func(c *Config)) *service {
 	for i := range standbys {
 		s.others = append(s.others, start(string(rune('b'+i)), gate.ShimID(rune('b'+i))))
 	}
-	w.pass(turn.Rest + time.Second)
+	w.pass(api.TurnRest + time.Second)
 	return s
 }
 
@@ -268,7 +267,7 @@ func TestTurnBeginsAfterTheHolderLeftItsServices(t *testing.T) {
 		w.pass(endpointDelay - 150*time.Millisecond)
 		assert.True(t, s.holder.running("s1"))
 		w.within(time.Second, "the turn begins", func() bool { return b.running("new") })
-		w.pass(turn.Proof + time.Second)
+		w.pass(api.TurnProof + time.Second)
 		assert.Equal(t, "True Holding", b.ready())
 		assert.Equal(t, []string{"True"}, s.others[0].readiness(), "throughout")
 		assert.Equal(t, append(before, "False", "True"), s.holder.readiness(), "Ready again as a standby")
@@ -538,7 +537,7 @@ func TestDeletedHolderNamesNoPodThatDidNotAnswer(t *testing.T) {
 		t.Run(name, simulated(func(t *testing.T, w *world) {
 			a := w.first(append(change, of(oldRevision))...)
 			a2 := w.up("a2", append(change, of(oldRevision))...)
-			w.pass(turn.Rest + time.Second)
+			w.pass(api.TurnRest + time.Second)
 			w.speak(w.wishes("x_u", "y_u")...)
 			w.pass(time.Hour)
 			require.Empty(t, a.gates.told())

@@ -18,7 +18,6 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/status"
-	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -416,7 +415,7 @@ func TestStandbyStaysReadyDuringASlowApplicationStart(t *testing.T) {
 		w.within(time.Second, "the child runs", func() bool { return a.running("s1") })
 		w.pass(starts)
 		app.be(false, "readiness")
-		w.pass(turn.Rest + time.Second)
+		w.pass(api.TurnRest + time.Second)
 		require.Equal(t, "True Holding", a.ready())
 		standby := w.start("a2", of(oldRevision), replacing)
 		standby.connect("s2")
@@ -430,7 +429,7 @@ func TestStandbyStaysReadyDuringASlowApplicationStart(t *testing.T) {
 		w.within(time.Second, "the old child runs again", func() bool { return a.running("s1") })
 		w.pass(starts)
 		app.be(false, "readiness")
-		w.pass(turn.Rest)
+		w.pass(api.TurnRest)
 		standby.link.patches = standby.link.patches[seen:]
 		assert.Equal(t, []string{"True"}, standby.readiness())
 	})
@@ -447,7 +446,7 @@ func TestOldPodsStayReadyDespiteASlowApplication(t *testing.T) {
 		w.within(time.Second, "the old child runs", func() bool { return a.running("s1") })
 		standby := w.start("a2", of(oldRevision), replacing, func(c *Config) { c.Grace = 2 * time.Minute })
 		standby.connect("s2")
-		w.pass(turn.Rest + time.Second)
+		w.pass(api.TurnRest + time.Second)
 		seen := len(a.link.patches) - 1
 		app.be(true, "readiness")
 		b := w.start("b", of(newRevision), replacing)
@@ -460,7 +459,7 @@ func TestOldPodsStayReadyDespiteASlowApplication(t *testing.T) {
 		w.within(time.Second, "the old child runs again", func() bool { return a.running("s1") })
 		w.pass(starts)
 		app.be(false, "readiness")
-		w.pass(turn.Rest / 2)
+		w.pass(api.TurnRest / 2)
 		a.link.patches = a.link.patches[seen:]
 		assert.Equal(t, []string{"True"}, a.readiness())
 		assert.Equal(t, []string{"True"}, standby.readiness())
@@ -476,7 +475,7 @@ func TestUnsparedPodIsUnreadyWhileItStops(t *testing.T) {
 	for name, start := range map[string]func(w *world) *pod{
 		"in its turn": func(w *world) *pod {
 			w.start("a", of(oldRevision), replacing).connect("s1")
-			w.pass(turn.Rest + time.Second)
+			w.pass(api.TurnRest + time.Second)
 			return w.start("b", of(newRevision), replacing, slow, func(c *Config) { c.MinReady = 30 * time.Second })
 		},
 		"readiness is holder": func(w *world) *pod {
@@ -489,7 +488,7 @@ func TestUnsparedPodIsUnreadyWhileItStops(t *testing.T) {
 				b := start(w)
 				b.connect("s3").stop = stops
 				w.within(4*time.Second, "the child runs", func() bool { return b.running("s3") })
-				w.pass(turn.Proof + 2*time.Second)
+				w.pass(api.TurnProof + 2*time.Second)
 				require.Equal(t, "True Holding", b.ready())
 				b.agent.Yield()
 				w.pass(stops / 2)

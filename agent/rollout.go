@@ -48,7 +48,7 @@ func newRollout(c Config) *rollout {
 	r.pod.Startup, r.pod.MinReady = startup(c.Probes), c.MinReady
 	if r.speaks && c.Readiness == api.ReadinessForward {
 		r.pod.Revision = c.Revision
-		r.waiting.Preferred = c.Prefer == PrefersSelf
+		r.waiting.Preferred = c.Preferred == PrefersSelf
 	}
 	return r
 }
@@ -72,16 +72,11 @@ func startup(probes map[string]api.Probes) time.Duration {
 	return longest
 }
 
-// slotOf converts the record of a Lease for package turn. An outdated text about turns counts as
-// missing, because the revision in that text may have been replaced since.
+// slotOf converts the record of a Lease for package turn. An outdated text about turns counts as missing.
 func slotOf(r lease.Record) turn.Slot {
-	text := turn.Parse(r.Rollout)
-	if text.Transitions != 0 && text.Transitions != r.Transitions {
-		text = turn.Rollout{}
-	}
 	return turn.Slot{
 		Known: r.UID != "", Holder: r.Holder, Hold: r.Hold, Revision: r.Profile.Revision,
-		Rollout: text, Successor: r.Successor,
+		Rollout: api.ParseRollout(r.Rollout).Current(r.Transitions), Successor: r.Successor,
 	}
 }
 
@@ -116,7 +111,7 @@ func (r *rollout) standing(now time.Duration, views []elector.View, whole bool, 
 
 // namesake reports that the record of a workload's own slot is of a deleted workload of the same name. Its pods are
 // gone, and its failures are not those of this workload.
-func (r *rollout) namesake(slot string, record turn.Rollout) bool {
+func (r *rollout) namesake(slot string, record api.Rollout) bool {
 	last := cmp.Or(record.From, record.Proven).Workload
 	return api.ScopeOf(slot) == api.ScopeWorkload && last != "" && r.workload != "" && last != r.workload
 }
@@ -127,17 +122,17 @@ func (r *rollout) namesake(slot string, record turn.Rollout) bool {
 func (r *rollout) text(now time.Duration, wall time.Time, a elector.Action, record lease.Record) string {
 	slot, acquires := slotOf(record), a.Kind == elector.Acquire
 	if acquires && r.namesake(a.Slot, slot.Rollout) {
-		slot.Rollout = turn.Rollout{}
+		slot.Rollout = api.Rollout{}
 	}
 	next := slot.Rollout
 	switch {
-	case acquires && r.workload == "" && turn.Parse(record.Rollout).Proven.Valid():
+	case acquires && r.workload == "" && api.ParseRollout(record.Rollout).Proven.Valid():
 		return record.Rollout
 	case acquires && r.takesTurns():
 		next = r.pod.Acquired(now, wall, slot, a.Record.Hold)
 	case acquires:
 		if next.Proven.Workload == r.workload || !next.Proven.Valid() {
-			if next = (turn.Rollout{Hangs: next.Hangs, Hung: next.Hung}); next.Hangs == 0 {
+			if next = (api.Rollout{Hangs: next.Hangs, Hung: next.Hung}); next.Hangs == 0 {
 				return ""
 			}
 		}

@@ -33,7 +33,7 @@ func (w *world) lockedPods(app *patient) (a, a2 *pod) {
 	w.within(time.Minute, "the old child runs", func() bool { return a.running("s1") })
 	a2 = w.start("a2", startLocked(app, oldRevision))
 	a2.connect("s2")
-	w.pass(turn.Rest + 30*time.Second)
+	w.pass(api.TurnRest + 30*time.Second)
 	return a, a2
 }
 
@@ -112,7 +112,7 @@ func TestPodAsksOnceItsStuckChildHasEnded(t *testing.T) {
 		w.within(2*time.Minute, "the old child runs", func() bool { return a.running("s4") })
 		w.within(time.Minute, "the start lock is free", func() bool { return w.starting() == "" })
 		b.link.set(func(l *link) { l.cut = false })
-		w.pass(2 * turn.Rest)
+		w.pass(2 * api.TurnRest)
 		require.True(t, a.running("s4"))
 
 		lost := b.gates.hold("s3")

@@ -40,7 +40,7 @@ func (w *world) rolling(change ...func(c *Config)) (a, b *pod) {
 	a.connect("s1")
 	w.within(time.Second, "the old child runs", func() bool { return a.running("s1") })
 	w.start("a2", of(oldRevision)).connect("s2")
-	w.pass(turn.Rest + time.Second)
+	w.pass(api.TurnRest + time.Second)
 	b = w.start("b", append([]func(c *Config){of(newRevision)}, change...)...)
 	return a, b
 }
@@ -58,11 +58,11 @@ func TestFirstRolloutNeedNotWaitUntilTheHolderHasServedForLong(t *testing.T) {
 			}
 			b := w.up("b", of(newRevision))
 			w.within(3*time.Second, "the new pod runs", b.runs)
-			w.within(turn.Proof+2*time.Second, "it is Ready", func() bool { return strings.HasPrefix(b.ready(), "True") })
+			w.within(api.TurnProof+2*time.Second, "it is Ready", func() bool { return strings.HasPrefix(b.ready(), "True") })
 			assert.Empty(t, w.rollout().Yielder, "the turn is over")
 
 			c := w.up("c", of(api.Revision{Workload: newRevision.Workload, Number: newRevision.Number + 1, Hash: "newest"}))
-			w.pass(turn.Rest - turn.Proof - 5*time.Second)
+			w.pass(api.TurnRest - api.TurnProof - 5*time.Second)
 			assert.True(t, b.runs(), "another rollout waits, because the application has just stopped for one")
 			w.within(15*time.Second, "the newest pod runs", c.runs)
 		}))
@@ -74,11 +74,11 @@ func TestNewWorkloadKeepsNothingOfItsNamesake(t *testing.T) {
 	for slot, keeps := range map[string]bool{theSlot: false, "lock.db": true} {
 		t.Run(slot, simulated(func(t *testing.T, w *world) {
 			w.free(slot, api.NextLease(slot))
-			record := turn.Rollout{Yielder: "z_u", From: oldRevision, Proven: oldRevision, Hangs: 3, Hung: "z_u", Moved: turn.Moved{From: "z_u", Why: ends.Ended.Reason}}
+			record := api.Rollout{Yielder: "z_u", From: oldRevision, Proven: oldRevision, Hangs: 3, Hung: "z_u", Moved: api.Moved{From: "z_u", Why: ends.Ended.Reason}}
 			w.annotate(slot, api.RolloutAnnotation, record.String())
 			a := w.up("a", of(api.Revision{Workload: "9999", Number: 1, Hash: "n"}), func(c *Config) { c.Slots = []string{slot} })
 			w.within(time.Second, "the pod runs", a.runs)
-			got := turn.Parse(w.server.lease(slot).Annotations[api.RolloutAnnotation])
+			got := api.ParseRollout(w.server.lease(slot).Annotations[api.RolloutAnnotation])
 			assert.NotEmpty(t, got.Hold)
 			assert.Equal(t, keeps, got.Moved.From != "")
 			assert.Equal(t, keeps, got.Hung != "")
@@ -103,9 +103,9 @@ func (p *pod) readiness() []string {
 	return slices.Compact(all)
 }
 
-func (w *world) rollout() turn.Rollout {
+func (w *world) rollout() api.Rollout {
 	l := w.server.lease(theSlot)
-	return turn.Parse(l.Annotations[api.RolloutAnnotation])
+	return api.ParseRollout(l.Annotations[api.RolloutAnnotation])
 }
 
 func TestPodOfNewRevisionIsReadyOnceProven(t *testing.T) {
@@ -126,7 +126,7 @@ func TestPodOfNewRevisionIsReadyOnceProven(t *testing.T) {
 		assert.Equal(t, "False InItsTurn", b.ready())
 		assert.Equal(t, "this pod holds "+theSlot+", for turn 1 of revision 7, and has to serve for longer", b.message())
 		assert.Equal(t, "True", a.readiness()[len(a.readiness())-1])
-		w.pass(turn.Proof - 2*time.Second)
+		w.pass(api.TurnProof - 2*time.Second)
 		assert.Equal(t, "True StandingBy", a.ready())
 		assert.Equal(t, "False InItsTurn", b.ready())
 		w.within(2*time.Second, "the new pod is Ready", func() bool { return b.ready() == "True Holding" })
@@ -209,7 +209,7 @@ func TestYieldingPodStaysReadyOnlyUnderStrictControllers(t *testing.T) {
 				app := newPatient()
 				a := w.start("a", of(oldRevision), app.probed("readiness"), func(c *Config) { c.ReplacesUnready = tt.replaces })
 				a.connect("s1").stop = 3 * time.Second
-				w.pass(turn.Rest + time.Second)
+				w.pass(api.TurnRest + time.Second)
 				require.Equal(t, "True Holding", a.ready())
 				seen := len(a.link.patches) - 1
 				app.be(true, "readiness")
@@ -235,7 +235,7 @@ func TestYieldingPodStaysReadyOnlyUnderStrictControllers(t *testing.T) {
 }
 
 func TestRevisionsTakeNoTurnsWithoutANextLease(t *testing.T) {
-	c := Config{Pod: Pod{PodName: "b", PodUID: "u", Revision: newRevision}, Claims: Claims{Readiness: api.ReadinessForward}}
+	c := Config{Pod: Pod{PodName: "b", PodUID: "u", Revision: newRevision}, Claims: Claims{Settings: api.Settings{Readiness: api.ReadinessForward}}}
 	for slot, ordered := range map[string]bool{
 		theSlot: true, "lock.nightly": true, "singleton.job.nightly": false, "semaphore.pool.0": false,
 	} {
@@ -328,7 +328,7 @@ func (w *world) replace(olds []*pod, news []api.Revision) (pods []*pod) {
 	for i, revision := range news {
 		b := w.up(fmt.Sprintf("b%d", i+1), of(revision))
 		pods = append(pods, b)
-		w.within(2*turn.Rest, b.config.PodName+" is Ready", func() bool { return strings.HasPrefix(b.ready(), "True") })
+		w.within(2*api.TurnRest, b.config.PodName+" is Ready", func() bool { return strings.HasPrefix(b.ready(), "True") })
 		olds[i].remove()
 		w.pass(time.Second)
 	}
@@ -365,7 +365,7 @@ func TestRolloutsCompleteDespitePodsWithoutARevision(t *testing.T) {
 					w.pass(time.Second)
 				}
 				require.True(t, olds[0].runs())
-				w.pass(turn.Rest)
+				w.pass(api.TurnRest)
 				if !sorted {
 					slices.Reverse(olds)
 				}
@@ -373,14 +373,14 @@ func TestRolloutsCompleteDespitePodsWithoutARevision(t *testing.T) {
 				w.within(2*turn.LastResort, "a new pod runs", func() bool {
 					return slices.ContainsFunc(news, (*pod).runs)
 				})
-				w.pass(2 * turn.Rest)
+				w.pass(2 * api.TurnRest)
 				for _, b := range news {
 					assert.True(t, strings.HasPrefix(b.ready(), "True"), "%s: %s %s", b.config.PodName, b.ready(), b.message())
 				}
 				assert.LessOrEqual(t, w.starts(), len(c.olds)+1, "each deletion of a holder, and a turn")
 
 				next := w.up("c", of(api.Revision{Workload: newRevision.Workload, Number: 8, Hash: "next"}))
-				w.within(2*turn.Rest, "the next rollout goes on", func() bool { return strings.HasPrefix(next.ready(), "True") })
+				w.within(2*api.TurnRest, "the next rollout goes on", func() bool { return strings.HasPrefix(next.ready(), "True") })
 			}))
 		}
 	}
@@ -410,12 +410,12 @@ func (p *pod) fails(shim, next gate.ShimID) {
 	p.connect(next)
 }
 
-// proven starts two old pods, and lets the first one serve for longer than [turn.Rest]. By then the
+// proven starts two old pods, and lets the first one serve for longer than [api.TurnRest]. By then the
 // revision of both pods is proven.
 func (w *world) proven() (a, a2 *pod) {
 	a = w.first(of(oldRevision))
 	a2 = w.up("a2", of(oldRevision))
-	w.pass(turn.Rest + time.Second)
+	w.pass(api.TurnRest + time.Second)
 	return a, a2
 }
 
@@ -472,7 +472,7 @@ func TestBrokenWorkloadLosesItsLockToAnotherWorkload(t *testing.T) {
 func TestRolloutFromBeforeARollbackIsForgotten(t *testing.T) {
 	simulate(t, func(w *world) {
 		a := w.first(of(oldRevision))
-		w.pass(turn.Rest)
+		w.pass(api.TurnRest)
 		require.Equal(t, oldRevision, w.rollout().Proven)
 		a.remove()
 		o := w.up("o", of(unordered))
@@ -481,7 +481,7 @@ func TestRolloutFromBeforeARollbackIsForgotten(t *testing.T) {
 		b1, b2 := w.up("b1", of(newRevision)), w.up("b2", of(newRevision))
 		w.pass(time.Second)
 		o.remove()
-		w.within(turn.Proof/2, "the new revision runs", func() bool { return b1.runs() || b2.runs() })
+		w.within(api.TurnProof/2, "the new revision runs", func() bool { return b1.runs() || b2.runs() })
 		for _, b := range []*pod{b1, b2} {
 			w.within(time.Second, b.config.PodName+" is Ready", func() bool { return strings.HasPrefix(b.ready(), "True") })
 		}
@@ -507,17 +507,17 @@ func TestRolloutSurvivesChangedNumberOfTransitions(t *testing.T) {
 }
 
 func TestPodWithoutTurnsEndsRolloutOfItsWorkload(t *testing.T) {
-	text := turn.Rollout{Transitions: 5, Proven: oldRevision}.String()
+	text := api.Rollout{Transitions: 5, Proven: oldRevision}.String()
 	for name, c := range map[string]struct {
 		workload    string
 		transitions int
-		want        turn.Rollout
+		want        api.Rollout
 	}{
-		"its own workload":          {oldRevision.Workload, 5, turn.Rollout{}},
-		"another workload":          {"other", 5, turn.Rollout{Transitions: 6, Proven: oldRevision}},
-		"an outdated text":          {"other", 6, turn.Rollout{}},
-		"an unknown workload":       {"", 5, turn.Rollout{Transitions: 5, Proven: oldRevision}},
-		"its own, already outdated": {oldRevision.Workload, 7, turn.Rollout{}},
+		"its own workload":          {oldRevision.Workload, 5, api.Rollout{}},
+		"another workload":          {"other", 5, api.Rollout{Transitions: 6, Proven: oldRevision}},
+		"an outdated text":          {"other", 6, api.Rollout{}},
+		"an unknown workload":       {"", 5, api.Rollout{Transitions: 5, Proven: oldRevision}},
+		"its own, already outdated": {oldRevision.Workload, 7, api.Rollout{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			config := Config{}
@@ -525,7 +525,7 @@ func TestPodWithoutTurnsEndsRolloutOfItsWorkload(t *testing.T) {
 			config.Revision = api.Revision{Workload: c.workload, Number: 7, Hash: "new"}
 			last := lease.Record{UID: "u", Transitions: c.transitions, Rollout: text}
 			got := newRollout(config).text(0, time.Now(), elector.Action{Kind: elector.Acquire, Record: lease.Record{Hold: "hold"}}, last)
-			assert.Equal(t, c.want, turn.Parse(got))
+			assert.Equal(t, c.want, api.ParseRollout(got))
 		})
 	}
 }
@@ -535,7 +535,7 @@ func TestPodWithoutTurnsEndsRolloutOfItsWorkload(t *testing.T) {
 func TestRolloutContinuesOnceTheOutdatedAgentIsGone(t *testing.T) {
 	simulate(t, func(w *world) {
 		a := w.first(of(oldRevision))
-		w.pass(turn.Rest + 2*time.Second)
+		w.pass(api.TurnRest + 2*time.Second)
 		b := w.up("b", of(newRevision))
 		w.within(time.Second, "the turn begins", b.runs)
 		b.gates.end("b")
@@ -550,6 +550,6 @@ func TestRolloutContinuesOnceTheOutdatedAgentIsGone(t *testing.T) {
 		assert.Equal(t, "True StandingBy", b.ready(), "the pods take no turns")
 		o.remove()
 		w.within(2*turn.LastResort, "the new pod runs", func() bool { return b.running("b2") })
-		w.within(2*turn.Proof, "the new pod is Ready", func() bool { return b.ready() == "True Holding" })
+		w.within(2*api.TurnProof, "the new pod is Ready", func() bool { return b.ready() == "True Holding" })
 	})
 }

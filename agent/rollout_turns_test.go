@@ -17,7 +17,6 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/agent/probe"
-	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -34,18 +33,18 @@ func TestHolderLimitsItsRequestsAboutTheNextLease(t *testing.T) {
 func TestPodAsksEvenIfReadinessOfHolderFlaps(t *testing.T) {
 	r := newRollout(Config{
 		Pod:    Pod{PodName: "b", PodUID: "u", Revision: newRevision},
-		Claims: Claims{Need: api.Need{Slots: []string{theSlot}}, Readiness: api.ReadinessForward},
+		Claims: Claims{Need: api.Need{Slots: []string{theSlot}}, Settings: api.Settings{Readiness: api.ReadinessForward}},
 	})
 	r.waiting.Failed = true
 	asked := false
 	for i := range 3600 {
-		now, yields := time.Duration(i)*time.Second, turn.Later
+		now, yields := time.Duration(i)*time.Second, api.YieldsLater
 		if i%50 >= 47 { // the holder does not serve for the last 3 s of each 50 s
-			yields = turn.Now
+			yields = api.YieldsNow
 		}
 		v := []elector.View{{Slot: theSlot, Known: true, FreeAt: now + 30*time.Second, Record: &lease.Record{
 			UID: "u", Version: "1", Holder: "a_u", Hold: "h", Profile: lease.Profile{Revision: oldRevision},
-			Rollout: turn.Rollout{Hold: "h", Yields: yields, Proven: oldRevision}.String(),
+			Rollout: api.Rollout{Hold: "h", Yields: yields, Proven: oldRevision}.String(),
 		}}}
 		s := r.standing(now, v, true, stored{}, func(string) bool { return false })
 		asked = asked || s.Wish == api.WantsNewer
@@ -162,7 +161,7 @@ func (w *world) unyielded(newer ...func(c *Config)) (a, b *pod) {
 	w.free(theSlot, nextLease)
 	a = w.start("a", of(oldRevision))
 	a.connect("s1")
-	w.pass(turn.Rest / 2)
+	w.pass(api.TurnRest / 2)
 	a.crash("s1")
 	w.pass(time.Second)
 	b = w.start("b", append(newer, of(newRevision))...)
@@ -178,7 +177,7 @@ func (w *world) stalled(newer ...func(c *Config)) (a, b *pod) {
 	w.free(theSlot, nextLease)
 	a = w.start("a", of(oldRevision))
 	a.connect("s1")
-	w.pass(turn.Rest / 2)
+	w.pass(api.TurnRest / 2)
 	b = w.start("b", append(newer, of(newRevision))...)
 	b.connect("s3")
 	w.pass(5 * time.Second)
@@ -251,7 +250,7 @@ func (f *fragile) step() time.Duration {
 	if runs && f.exits > 0 {
 		return time.Second
 	}
-	return turn.Proof / 2
+	return api.TurnProof / 2
 }
 
 func TestBrokenRevisionRarelyStopsTheOldRevision(t *testing.T) {
@@ -280,7 +279,7 @@ func TestBrokenRevisionRarelyStopsTheOldRevision(t *testing.T) {
 				olds = append(olds, w.fragile(fmt.Sprint("a", i), oldRevision, c.old))
 				w.pass(time.Second)
 			}
-			w.pass(turn.Rest)
+			w.pass(api.TurnRest)
 			for i := range c.news {
 				news = append(news, w.fragile(fmt.Sprint("b", i), newRevision, c.newer))
 			}

@@ -168,7 +168,7 @@ func TestStandbyBoundsItsWishesDespiteChangingHolder(t *testing.T) {
 		w.pods["a2"].kill()
 		l, sent := w.server.lease(theSlot), 0
 		text, newest := w.rollout(), api.Revision{Workload: newRevision.Workload, Number: newRevision.Number + 1, Hash: "n"}
-		text.Yields = turn.Now
+		text.Yields = api.YieldsNow
 		for n := range 600 {
 			l.RenewTime, l.Annotations = time.Now(), maps.Clone(l.Annotations)
 			l.Annotations[api.RolloutAnnotation] = text.String()
@@ -350,7 +350,7 @@ func TestManyPodsThatWishSendFewRequests(t *testing.T) {
 	}
 	simulate(t, func(w *world) {
 		a := w.first(of(oldRevision))
-		w.pass(turn.Rest + 10*time.Second)
+		w.pass(api.TurnRest + 10*time.Second)
 		a.link.set(func(l *link) { l.mute, l.hidden = true, nextLease })
 		for i := range 100 {
 			w.up(fmt.Sprint("b", i), of(newRevision)).link.set(func(l *link) { l.slow = 5 * time.Millisecond })
@@ -425,7 +425,7 @@ func TestPodThatNeverAnswersHoldsNothingUp(t *testing.T) {
 		hangs := func(c *Config) { c.YieldAfter = 10 * time.Second }
 		a := w.first(of(oldRevision), app.probed("readiness"), hangs)
 		b := w.up("b", of(oldRevision), hangs)
-		w.pass(2 * turn.Rest)
+		w.pass(2 * api.TurnRest)
 		a.hangs(app)
 		lie(w, 2*time.Minute, "the other pod takes the slot", b.runs)
 	}))
@@ -449,11 +449,11 @@ func TestOldWordsEndNoHold(t *testing.T) {
 		b.crash("s3")
 		w.within(time.Second, "the old child runs again", func() bool { return a.running("s1") })
 		b.kill()
-		w.pass(2 * turn.Rest)
+		w.pass(2 * api.TurnRest)
 		told := a.gates.told()
 		for _, old := range []api.Words{wish, answer} {
 			w.speak(old...)
-			w.pass(turn.Rest)
+			w.pass(api.TurnRest)
 		}
 		assert.Len(t, a.announcements(), 1)
 
@@ -509,7 +509,7 @@ func TestHolderThatHangsHandsOver(t *testing.T) {
 			apps := map[string]*patient{}
 			a := w.first(c.all, patients(apps))
 			b := w.up("b", c.all, c.other, patients(apps))
-			w.pass(turn.Rest + time.Second)
+			w.pass(api.TurnRest + time.Second)
 			a.hangs(apps["a"])
 			took := w.within(time.Minute+time.Second, "the other pod runs", b.runs)
 			assert.GreaterOrEqual(t, took, 55*time.Second)
@@ -570,7 +570,7 @@ func TestHungHolderGoesOnWithoutAReasonToEnd(t *testing.T) {
 			apps := map[string]*patient{}
 			a := w.first(patients(apps, c.sick...))
 			enable := c.other(w, apps)
-			w.pass(turn.Rest)
+			w.pass(api.TurnRest)
 			a.hangs(apps["a"])
 			w.pass(time.Hour)
 			assert.Empty(t, a.gates.told())
@@ -599,7 +599,7 @@ func TestDeadDatabaseMovesSlotSeldom(t *testing.T) {
 				pods = append(pods, w.up(name, of(revision), patients(apps)))
 				w.pass(time.Second)
 			}
-			w.pass(turn.Rest)
+			w.pass(api.TurnRest)
 			all := func(sick bool) {
 				for _, app := range apps {
 					app.be(sick, "readiness")
@@ -609,7 +609,7 @@ func TestDeadDatabaseMovesSlotSeldom(t *testing.T) {
 			w.probing(time.Hour, pods...)
 			assert.Equal(t, 2, w.starts(), "the slot moves once, to an application that never serves")
 			all(false)
-			w.probing(turn.Forget+turn.Rest, pods...)
+			w.probing(api.TurnForget+api.TurnRest, pods...)
 			began, moves := time.Now(), []time.Duration{}
 			for hold := w.holdID(); time.Since(began) < 40*time.Minute; {
 				all(time.Since(began)%(3*time.Minute) > 30*time.Second)
@@ -631,13 +631,13 @@ func TestPreferredPodGetsTheSlotBack(t *testing.T) {
 	simulate(t, func(w *world) {
 		apps := map[string]*patient{}
 		s := w.serve(2, patients(apps), func(c *Config) {
-			if c.Prefer = PrefersOthers; c.PodName == "b" {
-				c.Prefer = PrefersSelf
+			if c.Preferred = PrefersOthers; c.PodName == "b" {
+				c.Preferred = PrefersSelf
 			}
 		})
 		b := s.others[0]
-		took := w.within(turn.Settled, "the preferred pod runs", func() bool { return b.running("b") })
-		assert.InDelta(t, (turn.Settled - turn.Rest).Seconds(), took.Seconds(), 15)
+		took := w.within(api.PreferSettled, "the preferred pod runs", func() bool { return b.running("b") })
+		assert.InDelta(t, (api.PreferSettled - api.TurnRest).Seconds(), took.Seconds(), 15)
 		assert.Equal(t, []string{"soon:b_u"}, s.holder.says())
 		assert.Equal(t, []string{"True"}, s.others[1].readiness(), "throughout")
 		w.pass(time.Hour)
@@ -646,15 +646,15 @@ func TestPreferredPodGetsTheSlotBack(t *testing.T) {
 		b.hangs(apps["b"])
 		w.within(2*time.Minute, "another pod runs", func() bool { return s.holder.running("s1") || s.others[1].running("c") })
 		apps["b"].be(false, "readiness")
-		w.pass(turn.Forget - 10*time.Second)
+		w.pass(api.TurnForget - 10*time.Second)
 		require.Equal(t, 3, w.starts(), "not to the pod that hung last")
-		took = w.within(turn.Settled, "the preferred pod runs", func() bool { return b.running("b") })
+		took = w.within(api.PreferSettled, "the preferred pod runs", func() bool { return b.running("b") })
 		assert.LessOrEqual(t, took, time.Minute, "once the other pod has served for long")
 
 		b.crash("b")
 		w.within(2*time.Second, "another pod runs", func() bool { return s.holder.running("s1") || s.others[1].running("c") })
 		b.connect("b2")
-		w.pass(4*turn.Settled - 5*time.Second)
+		w.pass(4*api.PreferSettled - 5*time.Second)
 		require.Equal(t, 5, w.starts(), "a pod whose application has hung, and then crashed, must be Ready for four times as long")
 		w.within(15*time.Second, "the preferred pod runs", func() bool { return b.running("b2") })
 	})
@@ -689,8 +689,8 @@ func TestPreferredPodWhoseApplicationFailsTakesTheSlotSeldom(t *testing.T) {
 	} {
 		t.Run(name, simulated(func(t *testing.T, w *world) {
 			s := w.serve(2, func(c *Config) {
-				if c.Prefer = PrefersOthers; c.PodName == "b" {
-					c.Prefer = PrefersSelf
+				if c.Preferred = PrefersOthers; c.PodName == "b" {
+					c.Preferred = PrefersSelf
 				}
 			})
 			b, shim, fails := s.others[0], gate.ShimID("b"), []time.Duration{}
@@ -704,7 +704,7 @@ func TestPreferredPodWhoseApplicationFailsTakesTheSlotSeldom(t *testing.T) {
 			}
 			require.Len(t, fails, 5, "%v", fails)
 			for n := 1; n < len(fails); n++ {
-				assert.GreaterOrEqual(t, fails[n]-fails[n-1], turn.Settled<<n, "%v", fails)
+				assert.GreaterOrEqual(t, fails[n]-fails[n-1], api.PreferSettled<<n, "%v", fails)
 			}
 		}))
 	}
@@ -720,12 +720,12 @@ func TestPreferredPodThatNeverServesHandsOver(t *testing.T) {
 			apps := map[string]*patient{"b": newPatient("readiness")}
 			s := w.serve(1, patients(apps), func(config *Config) {
 				config.YieldAfter = c.after
-				if config.Prefer = PrefersOthers; config.PodName == "b" {
-					config.Prefer = PrefersSelf
+				if config.Preferred = PrefersOthers; config.PodName == "b" {
+					config.Preferred = PrefersSelf
 				}
 			})
 			b := s.others[0]
-			w.within(turn.Settled, "the preferred pod runs", func() bool { return b.running("b") })
+			w.within(api.PreferSettled, "the preferred pod runs", func() bool { return b.running("b") })
 			if !c.other {
 				s.holder.kill()
 				w.pass(time.Hour)
@@ -735,7 +735,7 @@ func TestPreferredPodThatNeverServesHandsOver(t *testing.T) {
 			took := w.within(3*time.Minute, "the other pod serves again", func() bool { return s.holder.running("s1") })
 			assert.GreaterOrEqual(t, took, time.Minute, "it had time to start")
 			assert.Equal(t, []string{ends.Hung.Reason}, b.gates.told())
-			w.pass(turn.Forget - 10*time.Second)
+			w.pass(api.TurnForget - 10*time.Second)
 			assert.Equal(t, 3, w.starts(), "the preference sleeps")
 		}))
 	}
@@ -746,12 +746,12 @@ func TestPreferredPodThatTookItsSlotBackHandsOver(t *testing.T) {
 	simulated(func(t *testing.T, w *world) {
 		s := w.serve(1, patients(map[string]*patient{"b": newPatient("readiness")}), func(config *Config) {
 			config.YieldAfter = 0
-			if config.Prefer = PrefersOthers; config.PodName == "b" {
-				config.Prefer = PrefersSelf
+			if config.Preferred = PrefersOthers; config.PodName == "b" {
+				config.Preferred = PrefersSelf
 			}
 		})
 		a, b := s.holder, s.others[0]
-		w.within(turn.Settled+time.Minute, "the preferred pod runs", func() bool { return b.running("b") })
+		w.within(api.PreferSettled+time.Minute, "the preferred pod runs", func() bool { return b.running("b") })
 		w.within(3*time.Minute, "the standby answers", func() bool {
 			return slices.ContainsFunc(w.words(), func(one api.Word) bool { return one.Identity == a.identity() && one.Say == api.Takes })
 		})
@@ -774,13 +774,13 @@ func TestDeadWishKeepsSlotNeitherFromPreferredPodNorAtAHungOne(t *testing.T) {
 		t.Run(name, simulated(func(t *testing.T, w *world) {
 			apps := map[string]*patient{}
 			s := w.serve(1, patients(apps), func(c *Config) {
-				if c.Prefer = PrefersOthers; c.PodName == "b" {
-					c.Prefer = PrefersSelf
+				if c.Preferred = PrefersOthers; c.PodName == "b" {
+					c.Preferred = PrefersSelf
 				}
 			})
 			w.speak(w.wishes("x_u", "y_u")[:c.dead]...)
-			w.pass(turn.Settled / 2)
-			limit := 2 * turn.Settled
+			w.pass(api.PreferSettled / 2)
+			limit := 2 * api.PreferSettled
 			if c.hangs {
 				s.holder.hangs(apps["a"])
 				limit = time.Minute + time.Duration(c.dead)*6*time.Minute
@@ -806,7 +806,7 @@ func TestHangOutlastsARestartOfTheAgent(t *testing.T) {
 			apps := map[string]*patient{}
 			a := w.first(of(c.revision), patients(apps))
 			b := w.up("b", of(c.revision), patients(apps))
-			w.pass(turn.Rest + time.Second)
+			w.pass(api.TurnRest + time.Second)
 			a.hangs(apps["a"])
 			w.probing(c.after, a)
 			a.kill()

@@ -98,7 +98,7 @@ var Annotations = table{
 		Key: OnceAnnotation, Value: "`\"true\"` or `name=key`", Default: "no claim", Kind: Once,
 		Meaning: "Of all pods in the namespace with the same name, one pod at a time runs the gated container, whatever the key. " +
 			"With `true` the pods are those of this workload, and each revision of its pod template has its own key. " +
-			"A Deployment, StatefulSet, DaemonSet, Rollout (argoproj.io) and DeploymentConfig (OpenShift) have revisions. For pods of a Job, the Job itself " +
+			"A " + KindsThatRoll("and") + " have revisions. For pods of a Job, the Job itself " +
 			"is the key. Other pods need a name and a key. `\"false\"` claims nothing. " +
 			"A success (exit code 0) makes the key done in the Lease. From then on every pod of that key skips the container. " +
 			"A failure is repeated, and the work may run more than once (docs/guarantees.md#23-work-once). The claim gates one ordinary init " +
@@ -226,7 +226,7 @@ var Annotations = table{
 			"For twice this time the pod takes no slot that another pod can take. Without an answer the application goes on. " +
 			"A slot moves in this way at most once a minute, and each time the wait doubles, up to an hour. So a " +
 			"database that fails for all pods does not make the slot wander. Only the readiness probes of gated containers count, and one of these containers must have one. " +
-			"Only for pods with one claim, a lock or the singleton of a Deployment, StatefulSet, DaemonSet, Rollout (argoproj.io) or DeploymentConfig (OpenShift), and with the gate `container`.",
+			"Only for pods with one claim, a lock or the singleton of a " + KindsThatRoll("or") + ", and with the gate `container`.",
 		Examples: []string{"60s", "5s", "1h"}, set: setYieldAfter,
 	},
 	{
@@ -236,7 +236,7 @@ var Annotations = table{
 			"The standbys that promise still take its slot after 30 s, and so does every standby while the holder has no promise. A holder that stops " +
 			"in order frees the slot at once, as ever. A person's yield, and every other planned end, waits until the API server answers again (docs/how-to/failsafe.md). " +
 			"Only for pods with one claim, a singleton, with the gate `container`, and without gated init containers. Without `alone` only for the pods of a " +
-			"Deployment, StatefulSet, DaemonSet, Rollout (argoproj.io) or DeploymentConfig (OpenShift), and not with hostNetwork.",
+			KindsThatRoll("or") + ", and not with hostNetwork.",
 		Examples: []string{"10m", "10m,alone", "1m", "45m,alone"}, set: setFailsafe,
 	},
 	{
@@ -246,7 +246,7 @@ var Annotations = table{
 			"at most once in five minutes, and never during a rollout. A standby without the label takes over as ever if the holder ends. " +
 			"The agent reads the labels of its pod once, when its container starts. The labels `topology.kubernetes.io/zone` and `topology.kubernetes.io/region` " +
 			"are those of the node, which pods carry since Kubernetes 1.35. In an older cluster no pod has them, so nobody is preferred. " +
-			"Only for pods with one claim, a singleton or a lock, of a Deployment, StatefulSet, DaemonSet, Rollout (argoproj.io) or DeploymentConfig (OpenShift), " +
+			"Only for pods with one claim, a singleton or a lock, of a " + KindsThatRoll("or") + ", " +
 			"with the gate `container`, without gated init containers, and without `metaparticle.io/readiness: holder`.",
 		Examples: []string{"topology.kubernetes.io/zone=zone-a", "apps.kubernetes.io/pod-index=0", "tier=a_B.c"}, set: setPrefer,
 	},

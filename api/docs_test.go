@@ -33,7 +33,8 @@ func annotationsDoc(t *testing.T) string {
 	t.Helper()
 	var b strings.Builder
 	b.WriteString("<!-- Generated from api/annotations.go by make golden. Do not edit. -->\n\n# Annotations\n\n")
-	b.WriteString("Metaparticle reads annotations of a workload (Deployment, StatefulSet, DaemonSet, ReplicaSet, CronJob, Job) and of its\n" +
+	b.WriteString("Metaparticle reads annotations of a workload (" +
+		strings.Join(KindsOf(func(o Owner) bool { return o.Carried }), ", ") + ") and of its\n" +
 		"pod template, in namespaces with the label `" + InjectionLabel + "=" + InjectionEnabled + "`. The webhook carries an annotation\n" +
 		"of a workload to its template. If a person removes the annotation from the workload, the webhook also removes the\n" +
 		"annotation from the template. A Job's annotations count only at its creation. The annotations of a CronJob's job\n" +

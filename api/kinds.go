@@ -17,10 +17,6 @@ var kinds = []*Kind{Singleton, Lock, Election, Semaphore, Shards, RWLock, Once, 
 // Kinds returns all kinds of claims.
 func Kinds() []*Kind { return slices.Clone(kinds) }
 
-// The list "rolling" has the kinds of workloads that give each pod template a number. Each kind is
-// spelt as in the name of a singleton's Lease. Pods of other workloads have no revision.
-var rolling = []string{"deployment", "statefulset", "daemonset", "rollout-argoproj-io", "deploymentconfig-apps-openshift-io"}
-
 // kindOf returns the kind of the claims that can have a Lease of this name. The result is nil if no
 // claim can have such a Lease.
 func kindOf(lease string) *Kind {
@@ -74,12 +70,12 @@ func HasNextLease(slot string) bool {
 	}
 	_, rest, _ := strings.Cut(slot, ".")
 	of, _, _ := strings.Cut(rest, ".")
-	return kind.Scope == ScopeNamespace || slices.Contains(rolling, of)
+	return kind.Scope == ScopeNamespace || rolls(of)
 }
 
 // Rolls reports whether the workload gives each pod template a number, so that its pods have
 // revisions.
-func (w Workload) Rolls() bool { return slices.Contains(rolling, w.kindPart()) }
+func (w Workload) Rolls() bool { return rolls(w.kindPart()) }
 
 // SingletonAnnotation is the key of the annotation for singletons.
 const SingletonAnnotation = Prefix + "singleton"

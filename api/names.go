@@ -235,8 +235,12 @@ const (
 	// ReasonWaitsForItsTurn means that a pod of a newer revision may not yet ask the holder to
 	// yield.
 	ReasonWaitsForItsTurn = "WaitsForItsTurn"
+	// ReasonAsksForItsTurn means that a pod of a newer revision wishes for the slot.
+	ReasonAsksForItsTurn = "AsksForItsTurn"
 	// ReasonInTurn means that the revision is in its turn, but has not served for long enough.
 	ReasonInTurn = "InItsTurn"
+	// ReasonEnded is the reason of a hold whose application has ended by itself, also in a deleted pod.
+	ReasonEnded = "Ended"
 	// Draining is in the message of each Event that reports the drain of an application. The word
 	// begins the message, or follows a colon.
 	Draining = "draining"

@@ -41,7 +41,7 @@ func TestParseReadsEveryAnnotation(t *testing.T) {
 		"what we write itself": {map[string]string{SlotsAnnotation: "forged", WorkloadAnnotation: "Pod/x"}, Request{}},
 		"switched off, settings left": {
 			map[string]string{SingletonAnnotation: "false", LeaseDurationAnnotation: "1m"},
-			Request{LeaseDuration: time.Minute},
+			Request{Settings: Settings{LeaseDuration: time.Minute}},
 		},
 		"opted out, settings left": {
 			map[string]string{InjectAnnotation: "false", OnLossAnnotation: "restart"},
@@ -57,8 +57,8 @@ func TestParseReadsEveryAnnotation(t *testing.T) {
 				OnLossAnnotation: "restart", ReadinessAnnotation: "holder", InjectAnnotation: "true",
 			},
 			Request{
-				Claimed: claimed(plain), Containers: []string{"a", "b"}, LeaseDuration: 90 * time.Second,
-				OnLoss: OnLossRestart, Readiness: ReadinessHolder,
+				Claimed: claimed(plain), Containers: []string{"a", "b"}, Settings: Settings{LeaseDuration: 90 * time.Second, Readiness: ReadinessHolder},
+				OnLoss: OnLossRestart,
 			},
 		},
 		"defaults written out": {
@@ -66,17 +66,17 @@ func TestParseReadsEveryAnnotation(t *testing.T) {
 				LockAnnotation: "a", OnLossAnnotation: "standby", ReadinessAnnotation: "forward", EndpointDelayAnnotation: "2s",
 			},
 			Request{
-				Claimed: claimed(lock("a")), OnLoss: OnLossStandby, Readiness: ReadinessForward,
+				Claimed: claimed(lock("a")), OnLoss: OnLossStandby, Settings: Settings{Readiness: ReadinessForward},
 				EndpointDelay: new(DefaultEndpointDelay),
 			},
 		},
 		"handovers": {
 			map[string]string{LockAnnotation: "a", YieldAfterAnnotation: "60s", PreferAnnotation: "topology.kubernetes.io/zone=a"},
-			Request{Claimed: claimed(lock("a")), YieldAfter: time.Minute, Prefer: Preference{"topology.kubernetes.io/zone", "a"}},
+			Request{Claimed: claimed(lock("a")), Settings: Settings{YieldAfter: time.Minute, Prefer: Preference{"topology.kubernetes.io/zone", "a"}}},
 		},
 		"handovers left": {
 			map[string]string{SingletonAnnotation: "false", BarrierAnnotation: "warm=2", YieldAfterAnnotation: "5s", PreferAnnotation: "A_b=1"},
-			Request{Barrier: Barrier{"warm", 2}, YieldAfter: 5 * time.Second, Prefer: Preference{"A_b", "1"}},
+			Request{Barrier: Barrier{"warm", 2}, Settings: Settings{YieldAfter: 5 * time.Second, Prefer: Preference{"A_b", "1"}}},
 		},
 		"no delay": {
 			map[string]string{LockAnnotation: "a", EndpointDelayAnnotation: "0"},
@@ -347,7 +347,7 @@ func TestParseReadsClaimsOfTheLocalAPI(t *testing.T) {
 	for value, want := range tests {
 		got, err := Parse(map[string]string{LocalAnnotation: value, LeaseDurationAnnotation: "1m", AfterAnnotation: "once.a=7", InjectAnnotation: "true"})
 		require.NoError(t, err)
-		assert.Equal(t, Request{Claimed: want, Gate: GateProgram, LeaseDuration: time.Minute, After: []Condition{{Lease: "once.a", Key: "7"}}}, got)
+		assert.Equal(t, Request{Claimed: want, Gate: GateProgram, Settings: Settings{LeaseDuration: time.Minute}, After: []Condition{{Lease: "once.a", Key: "7"}}}, got)
 		assert.False(t, got.Shims())
 		assert.False(t, got.TakesTurns())
 		assert.Equal(t, ReadinessHolder, got.Standbys())
@@ -449,7 +449,7 @@ func TestAPILossAnnotationRequiresTheLocalAPI(t *testing.T) {
 func TestGatesWithoutShimsMakeOnlyTheHolderReady(t *testing.T) {
 	assert.Equal(t, ReadinessForward, Request{}.Standbys())
 	assert.Equal(t, ReadinessForward, Request{Gate: GateContainer}.Standbys())
-	assert.Equal(t, ReadinessHolder, Request{Readiness: ReadinessHolder}.Standbys())
+	assert.Equal(t, ReadinessHolder, Request{Settings: Settings{Readiness: ReadinessHolder}}.Standbys())
 	assert.Equal(t, ReadinessHolder, Request{Gate: GatePod}.Standbys())
 	assert.Equal(t, ReadinessHolder, Request{Gate: GateReadiness}.Standbys())
 }

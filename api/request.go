@@ -19,28 +19,16 @@ type Request struct {
 	// Containers are the gated containers by name; empty means the default of
 	// [ContainersAnnotation]. This annotation names the containers for all claims of the pod.
 	Containers []string
-	// LeaseDuration is zero if the pod lacks [LeaseDurationAnnotation].
-	LeaseDuration time.Duration
+	// Settings has the zero value of each setting whose annotation the pod lacks.
+	Settings
 	// EndpointDelay is nil if the pod lacks [EndpointDelayAnnotation].
 	EndpointDelay *time.Duration
-	// OnLoss is empty if the pod lacks [OnLossAnnotation]. Readiness is empty if the pod lacks
-	// [ReadinessAnnotation].
-	OnLoss    OnLoss
-	Readiness Readiness
+	// OnLoss is empty if the pod lacks [OnLossAnnotation].
+	OnLoss OnLoss
 	// Ports are the ports that standbys forward; empty if the pod lacks [PortsAnnotation].
 	Ports Ports
 	// OnAPILoss is empty if the pod lacks [OnAPILossAnnotation].
 	OnAPILoss OnAPILoss
-	// OnBusy is empty if the pod lacks [OnBusyAnnotation]. WaitAtMost is zero if the pod lacks
-	// [WaitAtMostAnnotation].
-	OnBusy     OnBusy
-	WaitAtMost time.Duration
-	// YieldAfter is zero if the pod lacks [YieldAfterAnnotation].
-	YieldAfter time.Duration
-	// Failsafe has the zero value if the pod lacks [FailsafeAnnotation].
-	Failsafe Failsafe
-	// Prefer has the zero value if the pod lacks [PreferAnnotation].
-	Prefer Preference
 	// After are the conditions that must be met before the pod competes for its slots. For a pod
 	// without claims, the conditions must be met before the application starts. The conditions
 	// are sorted by their text, without duplicates.

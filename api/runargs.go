@@ -20,6 +20,28 @@ const DefaultGrace = 30 * time.Second
 // between two updates of a node's rules (kube-proxy's minSyncPeriod).
 const DefaultEndpointDelay = 2 * time.Second
 
+// Settings are the settings that an annotation, the arguments of the agent, and the agent itself have in common, as
+// the simulation's pods do. So a new one is a field here, and an argument below. A setting that the pod's other fields
+// decide, too, such as the ports, is no part of Settings; neither is the endpoint delay, whose 0s is not its default.
+type Settings struct {
+	// LeaseDuration is the duration that the agent writes into its Leases.
+	LeaseDuration time.Duration
+	// Readiness selects which pods are Ready. In the arguments it is [Request.Standbys], or [ReadinessAll].
+	Readiness Readiness
+	// OnBusy selects what the pod does while another pod holds the slot; empty for a pod that waits.
+	OnBusy OnBusy
+	// WaitAtMost bounds each wait of a container for its slots; zero for no bound.
+	WaitAtMost time.Duration
+	// YieldAfter is the time for which the application may fail its readiness probe before the holder hands over; zero
+	// for ever.
+	YieldAfter time.Duration
+	// Failsafe is the longest outage of the API server that the application survives; the zero value for what the
+	// lease duration gives.
+	Failsafe Failsafe
+	// Prefer has the zero value if no pod is preferred. [PreferEnv] has the pod's own value of the label.
+	Prefer Preference
+}
+
 // RunArgs are the arguments of the agent's sidecar. The webhook writes all of them except
 // RunDir and Credentials, which only tests set. Code that composes arguments starts from
 // [DefaultRunArgs].
@@ -27,14 +49,10 @@ type RunArgs struct {
 	// Slots are the Leases to hold, in the order in which they are acquired.
 	Slots []string
 	// Any reports that the pod needs only one of the slots, whichever is free.
-	Any           bool
-	LeaseDuration time.Duration
-	Readiness     Readiness
+	Any bool
+	Settings
 	// Job is the UID of the Job of a pod that may skip; empty for any other pod.
 	Job string
-	// OnBusy is empty for a pod that waits. WaitAtMost is zero for a wait without a bound.
-	OnBusy     OnBusy
-	WaitAtMost time.Duration
 	// OnceKey is the key of the pod's once claim. For a pod that works through the shards of a
 	// Job, OnceKey is the run. For any other pod, OnceKey is empty.
 	OnceKey string
@@ -67,12 +85,6 @@ type RunArgs struct {
 	// EndpointDelay is the time for which nodes may still send new connections to a pod
 	// that has left its Services.
 	EndpointDelay time.Duration
-	// Failsafe has the zero value if the application survives only what the lease duration gives.
-	Failsafe Failsafe
-	// YieldAfter is zero for a holder that hangs and keeps its slot.
-	YieldAfter time.Duration
-	// Prefer has the zero value if no pod is preferred. [PreferEnv] has the pod's own value of the label.
-	Prefer Preference
 	// Probes are the probes of the gated containers, by container.
 	Probes map[string]Probes
 	// Listen is the address at which the agent serves metrics and probes; empty means
@@ -95,7 +107,7 @@ type RunArgs struct {
 // DefaultRunArgs returns the arguments with the default value of each.
 func DefaultRunArgs() RunArgs {
 	return RunArgs{
-		LeaseDuration: DefaultLeaseDuration, Readiness: ReadinessForward, Grace: DefaultGrace, Gate: GateContainer,
+		Settings: Settings{LeaseDuration: DefaultLeaseDuration, Readiness: ReadinessForward}, Grace: DefaultGrace, Gate: GateContainer,
 		EndpointDelay: DefaultEndpointDelay, Listen: defaultListen, RunDir: RunPath, Credentials: CredentialsPath,
 	}
 }

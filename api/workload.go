@@ -32,13 +32,7 @@ func (w Workload) String() string {
 func ParseWorkload(text string) (Workload, bool) {
 	kind, name, _ := strings.Cut(text, "/")
 	kind, group, _ := strings.Cut(kind, ".")
-	switch kind {
-	case "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet":
-		group = cmp.Or(group, "apps")
-	case "CronJob", "Job":
-		group = cmp.Or(group, "batch")
-	}
-	w := Workload{Group: group, Kind: kind, Name: name}
+	w := Workload{Group: cmp.Or(group, BuiltinOwner(kind).Group), Kind: kind, Name: name}
 	return w, w.Valid()
 }
 

@@ -115,7 +115,7 @@ func whole() view.State {
 	}
 	pod("holder", func(*corev1.Pod) {})
 	pod("standby", func(*corev1.Pod) {})
-	moves := api.RunArgs{YieldAfter: time.Minute, Prefer: api.Preference{Key: "zone", Value: "a"}}
+	moves := api.RunArgs{Settings: api.Settings{YieldAfter: time.Minute, Prefer: api.Preference{Key: "zone", Value: "a"}}}
 	pod("hangs", func(p *corev1.Pod) {
 		p.Annotations[api.SlotsAnnotation], p.Spec.InitContainers[1].Args = "lock.web", moves.Args()
 		p.Status.Conditions[0] = corev1.PodCondition{Type: api.ReadyCondition, Status: corev1.ConditionFalse, Reason: "ApplicationNotReady", LastTransitionTime: at}

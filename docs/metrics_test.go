@@ -67,7 +67,7 @@ var programs = []struct {
 		"Agent", fmt.Sprintf("Each agent serves its metrics on port %d of its pod. The agent of a pod on its node's network\n"+
 			"serves none, and neither does the agent of a pod with the [local API](api.md).\n\n"+
 			"With `metaparticle.io/gate: pod` the agent's process ends at each drain. Prometheus does not see what a counter\n"+
-			"counted after the last scrape of that process. So `metaparticle_holds_ended_total` misses most ends of holds.", api.AgentPort), []string{"agent", "cmd/agent"},
+			"counted after the last scrape of that process. So `metaparticle_holds_ended_total` misses most ends of holds.", api.AgentPort), []string{"agent", "cmd/agent", "api"},
 		[]label{
 			{"result", []string{"stored", "conflict", "refused", "unanswered"}, "`conflict`: another write came first. `refused`: " +
 				"the API server refused the write. `unanswered`: the agent does not know yet whether the write was stored"},

@@ -24,9 +24,8 @@ import (
 var reported = map[string]string{
 	"agent/status/reasons.go": `^(Ready|event)`,
 	"agent/wait/notices.go":   `^event(Waits|NotMet)$`,
-	"agent/turn/standby.go":   `^reasonAsks$`,
 	"agent/gate/gate.go":      `^Reason`,
-	"api/names.go":            `^Reason(Acquired|Released|ChildRunning|InTurn|WaitsForItsTurn)$`,
+	"api/names.go":            `^Reason(Acquired|Released|ChildRunning|InTurn|WaitsForItsTurn|AsksForItsTurn)$`,
 }
 
 func TestPodsPageListsEachReasonOfAgents(t *testing.T) {

@@ -48,12 +48,13 @@ func (w *workload) addressed(kind string, request api.Request) (warnings reason.
 // Job do not count: they wait for each other anyway.
 func (r rollout) meet(kind string) bool {
 	surge, err := scaled(r.Strategy.RollingUpdate.MaxSurge, r.count(), true, intstr.FromString("25%"))
-	return r.several(kind) || kind == "Deployment" && r.count() == 1 && r.Strategy.Type != recreate && err == nil && surge > 0
+	return r.several(kind) || api.BuiltinOwner(kind).Surges && r.count() == 1 && r.Strategy.Type != recreate && err == nil && surge > 0
 }
 
 // several reports whether the workload keeps more than one pod.
 func (r rollout) several(kind string) bool {
-	return kind == "DaemonSet" || r.count() > 1 && slices.Contains([]string{"Deployment", "ReplicaSet", "StatefulSet"}, kind)
+	of := api.BuiltinOwner(kind)
+	return of.PerNode || of.Replicas && r.count() > 1
 }
 
 // addressIn returns the first fixed address of an annotation; empty for none.

@@ -41,7 +41,7 @@ type strategy struct {
 func (r rollout) fewer(kind string, request api.Request) reason.Refusals {
 	replicas, shards := r.count(), request.Shards()
 	var warnings reason.Refusals
-	if shards > replicas && replicas > 0 && (kind == "Deployment" || kind == "StatefulSet" || kind == "ReplicaSet") {
+	if shards > replicas && replicas > 0 && api.BuiltinOwner(kind).Replicas {
 		warnings.Add(reason.FewerPods, "%d replicas, and %s is %d", replicas, api.ShardsAnnotation, shards)
 	}
 	return warnings
@@ -51,12 +51,12 @@ func (r rollout) fewer(kind string, request api.Request) reason.Refusals {
 // several pods whose holder blocks the slot for a long time. Pods of other workloads can stand by for a lock, but
 // are never preferred.
 func (r rollout) alone(kind string, request api.Request) reason.Refusals {
-	var warnings reason.Refusals
-	if request.Failsafe.Alone && (r.count() > 1 || kind == "DaemonSet") {
+	of, warnings := api.BuiltinOwner(kind), reason.Refusals(nil)
+	if request.Failsafe.Alone && (r.count() > 1 || of.PerNode) {
 		stated := request.Failsafe.Stated(request.LeaseDuration)
 		warnings.Add(reason.SlowTakeover, "after the loss of a node the other pods wait %v for the slot", stated)
 	}
-	if r.count() != 1 || kind != "Deployment" && kind != "StatefulSet" {
+	if r.count() != 1 || !of.Rolls || !of.Replicas {
 		return warnings
 	}
 	if _, own := request.Within(api.ScopeWorkload); own && request.YieldAfter > 0 {
@@ -77,14 +77,14 @@ func (r rollout) alone(kind string, request api.Request) reason.Refusals {
 // before they make a new pod. They cause no warning, unless the pods need no slot any more. ReplicaSets and Jobs
 // replace no pods.
 func (r rollout) beside(kind string, old rollout, before, now []string) reason.Refusals {
-	daemons, pods := kind == "DaemonSet", min(old.count(), r.count())
-	several := daemons || max(old.count(), r.count()) > 1
-	surges := kind == "Deployment" && r.Strategy.Type != recreate
-	keeps := surges || kind != "Deployment" && several
+	of, pods := api.BuiltinOwner(kind), min(old.count(), r.count())
+	several := of.PerNode || max(old.count(), r.count()) > 1
+	surges := of.Surges && r.Strategy.Type != recreate
+	keeps := surges || !of.Surges && several
 	claims, shared := len(now) > 0, slices.ContainsFunc(now, func(s string) bool { return slices.Contains(before, s) })
 	var warnings reason.Refusals
 	switch {
-	case kind != "Deployment" && kind != "StatefulSet" && !daemons, pods == 0 && !daemons:
+	case !of.Rolls, pods == 0 && !of.PerNode:
 	case len(before) > 0 && !claims && (several || surges):
 		warnings.Add(reason.ClaimChanged, "without a slot, all pods run the application")
 	case !claims || shared || !keeps:

@@ -160,10 +160,6 @@ func takesTurn(request api.Request) bool {
 	return request.Standbys() == api.ReadinessForward && request.TakesTurns() && len(life) == 1
 }
 
-// rest and proof are spans of package agent/turn: how long a holder serves between two yields, and a new version
-// before its pod is Ready. The holder then waits for an answer for at most the time answers.
-const rest, proof, answers = time.Minute, 10 * time.Second, 2 * time.Second
-
 // hurried warns of a Deployment that reports a healthy version as failed, because its first pod can take longer to be
 // Ready than the controller waits for progress. Each later pod is Ready soon, without a turn.
 func (r rollout) hurried(kind string, request api.Request, template *corev1.PodSpec) (warnings reason.Refusals) {
@@ -171,9 +167,9 @@ func (r rollout) hurried(kind string, request api.Request, template *corev1.PodS
 		return nil
 	}
 	stops := time.Duration(ptr.Deref(template.TerminationGracePeriodSeconds, corev1.DefaultTerminationGracePeriodSeconds)) * time.Second
-	leaves, starts := answers+ptr.Deref(request.EndpointDelay, api.DefaultEndpointDelay), startup(template)
+	leaves, starts := api.AnswerTime+ptr.Deref(request.EndpointDelay, api.DefaultEndpointDelay), startup(template)
 	seconds := func(d time.Duration) int { return int(math.Ceil(d.Seconds())) }
-	if needs := seconds(rest + leaves + stops + starts + proof); int(*r.ProgressDeadlineSeconds) < needs {
+	if needs := seconds(api.TurnRest + leaves + stops + starts + api.TurnProof); int(*r.ProgressDeadlineSeconds) < needs {
 		warnings.Add(reason.HurriedRollout, "progressDeadlineSeconds is %d, and a healthy version can need %d s: the old application serves for a minute between two turns, leaves its Services in %d s and stops in its grace of %d s; the new one starts in the %d s that its probes allow, and serves for 10 s",
 			*r.ProgressDeadlineSeconds, needs, seconds(leaves), seconds(stops), seconds(starts))
 	}

@@ -10,13 +10,10 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/metaparticle-io/metaparticle/agent/leave"
-	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
@@ -243,7 +240,6 @@ func TestWarningReadsStrategyOfStatefulSetsAndDaemonSets(t *testing.T) {
 }
 
 func TestWarningComputesTheShortestDeadlineOfProgress(t *testing.T) {
-	assert.Equal(t, []time.Duration{turn.Rest, turn.Proof, leave.Another}, []time.Duration{rest, proof, answers})
 	const ready = `"readinessProbe":{"httpGet":{"port":80}}`
 	for name, c := range map[string]struct {
 		annotations, spec, pod, container string

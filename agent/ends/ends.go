@@ -73,7 +73,7 @@ type Row struct {
 // These are all reasons. A standby acts within milliseconds after a release, or within Budget.Retry if its watch has
 // ended: so long is the head start of an end that hands over.
 var (
-	Ended     = &Row{Reason: "Ended", Unordered: true, GivesBack: true, Blame: Application}
+	Ended     = &Row{Reason: api.ReasonEnded, Unordered: true, GivesBack: true, Blame: Application}
 	Succeeded = &Row{Reason: "Succeeded", Event: "recording the success in %s", GivesBack: true} // of a once claim
 	Yielded   = &Row{Reason: "Yielded", Event: "draining to hand over %s",
 		Grace: PodGrace, Disrupts: true, Spares: true, GivesBack: true, HeadStart: retry}

@@ -18,7 +18,7 @@ const (
 	Answers = 500 * time.Millisecond
 	// Another replaces [Answers], from the same beginning, once a standby has answered, and if the hold needs an
 	// answer. The first answer shows that the workload has standbys, and the nodes of the others may be busy.
-	Another = 2 * time.Second
+	Another = api.AnswerTime
 	// slower is the factor by which an answer may take longer than the holder's own write: it takes a read, a
 	// write and two watch events.
 	slower = 4

@@ -22,14 +22,14 @@ type HolderFacts struct {
 	// Resumed reports that an earlier agent process began the hold.
 	Resumed bool
 	// Rollout is the state of the rollout, as the Lease has it.
-	Rollout Rollout
+	Rollout api.Rollout
 	// Serves reports that the application runs and passes its probes. Serving is the instant at which it last
 	// began to serve; zero if it has not served in this hold.
 	Serves  bool
 	Serving time.Duration
 	// Served reports that the application already served in this hold under an earlier agent process.
 	Served bool
-	// Stopped is the instant at which the application last stopped serving after at least [Proof]; zero without
+	// Stopped is the instant at which the application last stopped serving after at least [api.TurnProof]; zero without
 	// such a stop. Failing is the instant since which an application that has served serves no longer.
 	Stopped, Failing time.Duration
 	// YieldAfter is the time after which an application that fails its readiness probe hangs; zero for
@@ -48,9 +48,9 @@ type HolderFacts struct {
 // HolderDecision is the decision about a holder.
 type HolderDecision struct {
 	// Rollout is the state of the rollout that the next renewal writes.
-	Rollout Rollout
+	Rollout api.Rollout
 	// Message says, for people, why the pod must not be Ready yet: its revision is newer than the proven one,
-	// and its application has not served for [Proof]. Empty if the pod may be Ready.
+	// and its application has not served for [api.TurnProof]. Empty if the pod may be Ready.
 	Message string
 	// To is the wish of the pod to which the holder must yield now, if that pod answers.
 	To api.Word
@@ -92,13 +92,13 @@ func (p Pod) Holder(now time.Duration, wall time.Time, h HolderFacts) HolderDeci
 	r.Prefers = p.prefersNow(c, h, r)
 	h.Rollout.Prefers = r.Prefers
 	holding.Rollout = r
-	if r.unproven(h.ID, p.Revision) && !h.served(c, Proof) {
+	if r.Unproven(h.ID, p.Revision) && !h.served(c, api.TurnProof) {
 		holding.Message = p.holdFor(r, h.ID)
 	}
-	holding.Failed = r.inTurn(h.ID) && p.failed(c, h)
+	holding.Failed = r.InTurn(h.ID) && p.failed(c, h)
 	holding.Proven = p.Revision.Same(r.Proven)
 	holding.Starting = holding.Proven && h.Serving == 0 && !c.passed(h.Since+p.Lasts(h.Rollout.Start()))
-	if r.Yields == Now {
+	if r.Yields == api.YieldsNow {
 		holding.To = p.wished(c, h)
 	}
 	holding.Wake = c.wake
@@ -120,9 +120,9 @@ func (h HolderFacts) served(c *clock, span time.Duration) bool {
 	return h.Serves && c.passed(h.Serving+span)
 }
 
-// proven returns the present rollout. Once the application has served for [Proof] and the controller's MinReady,
+// proven returns the present rollout. Once the application has served for [api.TurnProof] and the controller's MinReady,
 // the pod's revision is proven, and the turn is over.
-func (p Pod) proven(c *clock, h HolderFacts) Rollout {
+func (p Pod) proven(c *clock, h HolderFacts) api.Rollout {
 	r := h.Rollout
 	if !h.served(c, p.provenAfter()) {
 		return r
@@ -131,43 +131,43 @@ func (p Pod) proven(c *clock, h HolderFacts) Rollout {
 	if r.Proven != p.Revision {
 		r.Proven, r.StartMilliseconds = p.Revision, 0
 		if !h.Resumed {
-			r.StartMilliseconds = min(h.Serving-h.Since, longestTurn).Milliseconds()
+			r.StartMilliseconds = min(h.Serving-h.Since, api.LongestTurn).Milliseconds()
 		}
 	}
-	if h.served(c, p.provenAfter()+Forget) {
-		r = r.forgotten(p.Revision)
+	if h.served(c, p.provenAfter()+api.TurnForget) {
+		r = r.Forgotten(p.Revision)
 	}
 	return r
 }
 
 // yields returns whether the holder yields to a newer revision. If the application does not serve, no client
 // loses anything, so the holder yields at once.
-func (p Pod) yields(c *clock, h HolderFacts) Yields {
+func (p Pod) yields(c *clock, h HolderFacts) api.Yields {
 	switch {
 	case h.Paused:
-		return Not
-	case h.Serves && !p.fresh(h) && !h.served(c, Rest):
-		return Later
+		return api.YieldsNot
+	case h.Serves && !p.fresh(h) && !h.served(c, api.TurnRest):
+		return api.YieldsLater
 	}
-	return Now
+	return api.YieldsNow
 }
 
-// fresh reports that the hold needs no [Rest] before a yield, because none has led to it: no pod wished for the slot
+// fresh reports that the hold needs no [api.TurnRest] before a yield, because none has led to it: no pod wished for the slot
 // before the hold, and no newer revision has had a turn. So a fix of a version that crashes again and again need not
 // wait until that version serves for long.
 func (p Pod) fresh(h HolderFacts) bool {
-	newer := func(t Turns) bool { return t.Revision.NewerThan(p.Revision) }
-	return h.Rollout.Moved.Wish == "" && !h.Rollout.inTurn(h.ID) && !slices.ContainsFunc(h.Rollout.Turns, newer)
+	newer := func(t api.Turns) bool { return t.Revision.NewerThan(p.Revision) }
+	return h.Rollout.Moved.Wish == "" && !h.Rollout.InTurn(h.ID) && !slices.ContainsFunc(h.Rollout.Turns, newer)
 }
 
 // prefersNow reports whether the holder yields to a preferred pod now: it is not preferred itself, has served for
-// [Settled], and no rollout is under way. While it does not serve, [HolderFacts.YieldAfter] decides.
-func (p Pod) prefersNow(c *clock, h HolderFacts, r Rollout) bool {
+// [api.PreferSettled], and no rollout is under way. While it does not serve, [HolderFacts.YieldAfter] decides.
+func (p Pod) prefersNow(c *clock, h HolderFacts, r api.Rollout) bool {
 	wished := func(w api.Word) bool {
 		return w.Revision.NewerThan(p.Revision) && !slices.Contains(h.Unanswered, w.Identity)
 	}
-	tried := func(t Turns) bool { return t.Revision.NewerThan(p.Revision) && !t.Next.IsZero() }
-	return h.Prefers && !h.Paused && h.served(c, Settled) && p.Revision.Same(r.Proven) &&
+	tried := func(t api.Turns) bool { return t.Revision.NewerThan(p.Revision) && !t.Next.IsZero() }
+	return h.Prefers && !h.Paused && h.served(c, api.PreferSettled) && p.Revision.Same(r.Proven) &&
 		!slices.ContainsFunc(h.Wishes, wished) && !slices.ContainsFunc(r.Turns, tried)
 }
 
@@ -177,25 +177,25 @@ func (p Pod) yieldsTo(c *clock, h HolderFacts, w api.Word) bool {
 	switch fails, ends := p.turnEnds(h); {
 	case w.Say == api.WantsPreferred:
 		return h.Rollout.Prefers && w.Revision.Same(p.Revision) && w.Identity != h.Rollout.Hung
-	case h.Rollout.reclaimed(h.ID, p.Revision, w.Revision):
+	case h.Rollout.Reclaimed(h.ID, p.Revision, w.Revision):
 		// An application that serves again and again gets as much time as in a turn. But no pod stops an
 		// application while it serves, because the pod that asks may have come back late.
 		return !h.Serves && c.passed(min(fails, ends))
 	}
-	count := h.Rollout.of(w.Revision).Count
+	count := h.Rollout.Of(w.Revision).Count
 	from := h.Since + wait(count)
 	if count > 0 && !h.Serves {
 		// After a failed turn, the holder's application starts again, and gets time for its
 		// start. That time is bounded, because the failed turn may have changed the data so
 		// that only a newer revision can serve.
-		from = max(from, h.Since+min(p.Lasts(h.Rollout.Start()), longestTurn))
+		from = max(from, h.Since+min(p.Lasts(h.Rollout.Start()), api.LongestTurn))
 	}
 	return w.Revision.NewerThan(p.Revision) && c.passed(from)
 }
 
 // timed returns the rollout with the times of the next turns, by the wall clock. A time that the Lease already
 // has stays until the turn may begin.
-func (p Pod) timed(c *clock, wall time.Time, h HolderFacts, r Rollout) Rollout {
+func (p Pod) timed(c *clock, wall time.Time, h HolderFacts, r api.Rollout) api.Rollout {
 	r.Turns = slices.Clone(r.Turns)
 	for i, one := range r.Turns {
 		at := h.Since + wait(one.Count)
@@ -232,7 +232,7 @@ func (p Pod) turnEnds(h HolderFacts) (fails, ends time.Duration) {
 
 // hung reports whether the hold must end because its application hangs: it has served, and has failed its probes
 // for the time [HolderFacts.YieldAfter]; or a preference took the slot from an application that served, and this one
-// does not begin to, also if this pod has taken the slot back since. Such ends come seldom ([hangWait]). A turn ends by itself.
+// does not begin to, also if this pod has taken the slot back since. Such ends come seldom ([api.HangWait]). A turn ends by itself.
 func (p Pod) hung(c *clock, h HolderFacts) bool {
 	at := pace.Never
 	if h.YieldAfter != 0 && h.Failing != 0 {
@@ -241,7 +241,7 @@ func (p Pod) hung(c *clock, h HolderFacts) bool {
 	if h.Serving == 0 && !h.Served && (h.Rollout.Moved.Wish == api.WantsPreferred || h.Rollout.Hung == p.Identity) {
 		at = min(at, h.Since+p.Lasts(h.Rollout.Start()))
 	}
-	return !h.Serves && !h.Paused && !h.Alone && !h.Rollout.inTurn(h.ID) && c.passed(max(at, h.Since+hangWait(h.hangs())))
+	return !h.Serves && !h.Paused && !h.Alone && !h.Rollout.InTurn(h.ID) && c.passed(max(at, h.Since+api.HangWait(h.hangs())))
 }
 
 // hangs returns the number of holds whose application hung, before this one.
@@ -252,9 +252,11 @@ func (h HolderFacts) hangs() int {
 	return h.Rollout.Hangs
 }
 
-// lasted reports that the application had served for [Forget] at the instant end. Then its failures count from the
+// lasted reports that the application had served for [api.TurnForget] at the instant end. Then its failures count from the
 // beginning.
-func (h HolderFacts) lasted(end time.Duration) bool { return h.Serving != 0 && end-h.Serving >= Forget }
+func (h HolderFacts) lasted(end time.Duration) bool {
+	return h.Serving != 0 && end-h.Serving >= api.TurnForget
+}
 
 // Failures returns the number of the pod's holds in a row that its application's failure has ended, with this one. The
 // argument is the number before this hold.
@@ -262,12 +264,12 @@ func (h HolderFacts) Failures(now time.Duration, before int) int {
 	if h.lasted(cmp.Or(h.Failing, now)) { // an application that served to the end has not failed: its node was cut off
 		return 1
 	}
-	return min(before+1, mostTurns)
+	return min(before+1, api.MostTurns)
 }
 
 // Hung returns the rollout of a hold that ends because its application hangs.
-func (p Pod) Hung(h HolderFacts) Rollout {
-	r := h.Rollout.lasting()
+func (p Pod) Hung(h HolderFacts) api.Rollout {
+	r := h.Rollout.Lasting()
 	r.Hangs, r.Hung = h.Failures(h.Failing, r.Hangs), p.Identity
 	return r
 }
@@ -275,17 +277,17 @@ func (p Pod) Hung(h HolderFacts) Rollout {
 // Acquired returns the rollout that the acquiring write of the hold stores, by the slot before that write. The
 // hold is a turn if an older revision's release names this pod, or if this pod takes back the slot of its own
 // unfinished turn.
-func (p Pod) Acquired(now time.Duration, wall time.Time, s Slot, hold string) Rollout {
+func (p Pod) Acquired(now time.Duration, wall time.Time, s Slot, hold string) api.Rollout {
 	if !p.Revision.Valid() {
 		return s.Rollout
 	}
-	r := s.Rollout.lasting()
+	r := s.Rollout.Lasting()
 	r.Hold = hold
 	if s.Holder == "" || s.Holder == p.Identity {
 		r.Moved = s.Rollout.Moved
 	}
 	named := s.Holder == "" && s.Successor == p.Identity && p.Revision.NewerThan(s.Rollout.From)
-	again := s.Holder == p.Identity && s.Rollout.inTurn(s.Hold)
+	again := s.Holder == p.Identity && s.Rollout.InTurn(s.Hold)
 	if named || again {
 		r.Yielder, r.From = s.Rollout.Yielder, s.Rollout.From
 	}
@@ -296,21 +298,21 @@ func (p Pod) Acquired(now time.Duration, wall time.Time, s Slot, hold string) Ro
 // yields to the pod "to" of the revision "turn". A yield to an older revision counts as a failed turn of this
 // pod's revision. Without "to", a turn gives the slot back to the pod that yielded for it. The holder of a turn
 // may itself yield to a third pod. If the third pod's turn fails, the slot also goes back to the first one.
-func (p Pod) Released(s Slot, to string, turn api.Revision) (r Rollout, successor string) {
+func (p Pod) Released(s Slot, to string, turn api.Revision) (r api.Rollout, successor string) {
 	if !p.Revision.Valid() {
 		return s.Rollout, to
 	}
-	r = s.Rollout.lasting()
-	inTurn := s.Rollout.inTurn(s.Hold)
+	r = s.Rollout.Lasting()
+	inTurn := s.Rollout.InTurn(s.Hold)
 	r.Yielder, r.From = p.Identity, p.Revision
 	if inTurn {
 		r.Yielder, r.From = s.Rollout.Yielder, s.Rollout.From
 	}
 	switch {
 	case to != "" && p.Revision.NewerThan(turn):
-		r = r.counted(p.Revision)
+		r = r.Counted(p.Revision)
 	case to != "" && turn.Valid():
-		r = r.counted(turn)
+		r = r.Counted(turn)
 	case to == "" && inTurn:
 		to = s.Rollout.Yielder
 	}

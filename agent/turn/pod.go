@@ -22,13 +22,13 @@ type Pod struct {
 }
 
 // provenAfter returns how long the application must serve before the revision is proven. In a turn, the pod is
-// Ready after [Proof], from when the controller counts MinReady.
-func (p Pod) provenAfter() time.Duration { return Proof + p.MinReady }
+// Ready after [api.TurnProof], from when the controller counts MinReady.
+func (p Pod) provenAfter() time.Duration { return api.TurnProof + p.MinReady }
 
 // Lasts returns the time within which the application must begin to serve, in a turn and in a hold of the proven
 // revision, which has needed the time "start" for that; zero if unknown.
 func (p Pod) Lasts(start time.Duration) time.Duration {
-	return max(shortestTurn, min(p.Startup, longestStartup), min(slower*start, longestTurn))
+	return max(shortestTurn, min(p.Startup, longestStartup), min(slower*start, api.LongestTurn))
 }
 
 // Slot is the slot's Lease, as the agent sees it.
@@ -40,7 +40,7 @@ type Slot struct {
 	// Revision is the revision of the holder. In a released slot the field has no meaning.
 	Revision api.Revision
 	// Rollout is the state of the rollout, as the Lease has it.
-	Rollout Rollout
+	Rollout api.Rollout
 	// Successor is the pod that the release names; empty for none.
 	Successor string
 	// FreeAt is the instant from which the slot is free; [pace.Never] while the agent does not see the Lease.

@@ -17,18 +17,18 @@ import (
 // since the time "fails" after that.
 func TestApplicationHangsOnceItHasFailedItsProbesForLong(t *testing.T) {
 	const began, s = time.Hour, time.Second
-	turn := Rollout{Hold: "h1", Yielder: "a1_u", From: old}
+	turn := api.Rollout{Hold: "h1", Yielder: "a1_u", From: old}
 	for name, c := range map[string]struct {
 		fails   time.Duration
-		rollout Rollout
+		rollout api.Rollout
 		change  func(h *HolderFacts)
 		at      time.Duration // zero for never
 	}{
 		"after a minute":                   {fails: 100 * s, at: 160 * s},
 		"not in the first minute":          {fails: 1 * s, change: func(h *HolderFacts) { h.YieldAfter = 10 * s }, at: 60 * s},
-		"later after two hangs":            {fails: 100 * s, rollout: Rollout{Hangs: 2}, at: 240 * s},
-		"an hour after many":               {fails: 100 * s, rollout: Rollout{Hangs: mostTurns}, at: 3600 * s},
-		"a long proof forgives":            {fails: Forget, rollout: Rollout{Hangs: 9}, at: Forget + 60*s},
+		"later after two hangs":            {fails: 100 * s, rollout: api.Rollout{Hangs: 2}, at: 240 * s},
+		"an hour after many":               {fails: 100 * s, rollout: api.Rollout{Hangs: api.MostTurns}, at: 3600 * s},
+		"a long proof forgives":            {fails: api.TurnForget, rollout: api.Rollout{Hangs: 9}, at: api.TurnForget + 60*s},
 		"an application that never served": {change: func(h *HolderFacts) { h.Failing, h.Serving = 0, 0 }},
 		"an application that serves":       {fails: 100 * s, change: func(h *HolderFacts) { h.Serves, h.Failing = true, 0 }},
 		"a slot that is paused":            {fails: 100 * s, change: func(h *HolderFacts) { h.Paused = true }},
@@ -75,7 +75,7 @@ func TestPreferredPodThatNeverServesHangs(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := pod("a2", old)
-			h := HolderFacts{ID: "h1", Since: began, Rollout: Rollout{Hold: "h1", Proven: old, Moved: Moved{From: "a1_u", Why: "Yielded", Wish: api.WantsPreferred}}}
+			h := HolderFacts{ID: "h1", Since: began, Rollout: api.Rollout{Hold: "h1", Proven: old, Moved: api.Moved{From: "a1_u", Why: "Yielded", Wish: api.WantsPreferred}}}
 			if c.change != nil {
 				c.change(&p, &h)
 			}
@@ -92,8 +92,8 @@ func TestPreferredPodThatNeverServesHangs(t *testing.T) {
 // Nobody took the slot after the hang, so the pod took it back.
 func TestHolderThatTookItsSlotBackAfterAHangHangsAgain(t *testing.T) {
 	p := pod("a2", old)
-	r := p.Hung(HolderFacts{ID: "h1", Since: time.Hour, Rollout: Rollout{Hold: "h1", Proven: old}})
-	r.Moved = Moved{From: p.Identity, Why: "Hung"}
+	r := p.Hung(HolderFacts{ID: "h1", Since: time.Hour, Rollout: api.Rollout{Hold: "h1", Proven: old}})
+	r.Moved = api.Moved{From: p.Identity, Why: "Hung"}
 	r = p.Acquired(2*time.Hour, wall, Slot{Known: true, Rollout: r}, "h2")
 	h := HolderFacts{ID: "h2", Since: 2 * time.Hour, Rollout: r}
 	assert.False(t, p.Holder(2*time.Hour+time.Second, wall, h).Hangs)
@@ -102,11 +102,11 @@ func TestHolderThatTookItsSlotBackAfterAHangHangsAgain(t *testing.T) {
 
 func TestRolloutRecordCountsHangsUntilAnApplicationServesForLong(t *testing.T) {
 	a1 := pod("a1", old)
-	h := HolderFacts{ID: "h1", Serving: time.Second, Failing: time.Minute, YieldAfter: time.Minute, Rollout: Rollout{Proven: old, Hangs: 1}.with(2)}
+	h := HolderFacts{ID: "h1", Serving: time.Second, Failing: time.Minute, YieldAfter: time.Minute, Rollout: with(api.Rollout{Proven: old, Hangs: 1}, 2)}
 	r := a1.Hung(h)
-	assert.Equal(t, Rollout{Proven: old, Hangs: 2, Hung: "a1_u"}.with(2), r)
+	assert.Equal(t, with(api.Rollout{Proven: old, Hangs: 2, Hung: "a1_u"}, 2), r)
 	assert.Equal(t, 4, h.Failures(time.Minute, 3))
-	h.Failing = time.Second + Forget
+	h.Failing = time.Second + api.TurnForget
 	assert.Equal(t, 1, a1.Hung(h).Hangs)
 	assert.Equal(t, 1, h.Failures(h.Failing, 3), "it had served for long")
 	h.Failing = 0
@@ -115,12 +115,12 @@ func TestRolloutRecordCountsHangsUntilAnApplicationServesForLong(t *testing.T) {
 
 	left, to := a1.Released(Slot{Known: true, Holder: "a1_u", Hold: "h1", Rollout: r}, "a2_u", api.Revision{})
 	assert.Equal(t, "a2_u", to)
-	assert.Equal(t, Rollout{Proven: old, Hangs: 2, Hung: "a1_u", Yielder: "a1_u", From: old}.with(2), left, "no turn")
+	assert.Equal(t, with(api.Rollout{Proven: old, Hangs: 2, Hung: "a1_u", Yielder: "a1_u", From: old}, 2), left, "no turn")
 	r = pod("a2", old).Acquired(0, wall, Slot{Known: true, Successor: to, Rollout: left}, "h2")
 	assert.Equal(t, "a1_u 2", r.Hung+" "+string(rune('0'+r.Hangs)))
 	served := HolderFacts{ID: "h2", Serves: true, Serving: time.Second, Rollout: r}
-	assert.Equal(t, 2, pod("a2", old).Holder(Proof+Forget, wall, served).Rollout.Hangs)
-	r = pod("a2", old).Holder(time.Second+Proof+Forget, wall, served).Rollout
+	assert.Equal(t, 2, pod("a2", old).Holder(api.TurnProof+api.TurnForget, wall, served).Rollout.Hangs)
+	r = pod("a2", old).Holder(time.Second+api.TurnProof+api.TurnForget, wall, served).Rollout
 	assert.Zero(t, r.Hangs)
 	assert.Empty(t, r.Hung)
 }
@@ -135,8 +135,8 @@ func TestPreferredStandbyWishesForTheSlot(t *testing.T) {
 	}{
 		"Ready for long":             {pod: pod("a2", old), wish: api.WantsPreferred},
 		"after an undo":              {pod: pod("a2", undone), wish: api.WantsPreferred},
-		"Ready for a moment":         {pod: pod("a2", old), change: func(_ *Slot, w *StandbyFacts) { w.ReadySince = 2 * time.Second }, wake: 2*time.Second + Settled},
-		"failed twice before":        {pod: pod("a2", old), change: func(_ *Slot, w *StandbyFacts) { w.Failures = 2 }, wake: time.Second + 4*Settled},
+		"Ready for a moment":         {pod: pod("a2", old), change: func(_ *Slot, w *StandbyFacts) { w.ReadySince = 2 * time.Second }, wake: 2*time.Second + api.PreferSettled},
+		"failed twice before":        {pod: pod("a2", old), change: func(_ *Slot, w *StandbyFacts) { w.Failures = 2 }, wake: time.Second + 4*api.PreferSettled},
 		"not Ready":                  {pod: pod("a2", old), change: func(_ *Slot, w *StandbyFacts) { w.ReadySince = 0 }},
 		"not preferred":              {pod: pod("a2", old), change: func(_ *Slot, w *StandbyFacts) { w.Preferred = false }},
 		"image missing":              {pod: pod("a2", old), change: func(_ *Slot, w *StandbyFacts) { w.Whole = false }},
@@ -148,12 +148,12 @@ func TestPreferredStandbyWishesForTheSlot(t *testing.T) {
 		"another workload":           {pod: pod("x", other)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, w := heldBy(pod("a1", old), Now), settled
+			s, w := heldBy(pod("a1", old), api.YieldsNow), settled
 			s.Rollout.Prefers = true
 			if c.change != nil {
 				c.change(&s, &w)
 			}
-			got := c.pod.Standby(time.Second+Settled, s, w)
+			got := c.pod.Standby(time.Second+api.PreferSettled, s, w)
 			assert.Equal(t, c.wish, got.Wish)
 			if c.wake == 0 {
 				c.wake = pace.Never
@@ -176,31 +176,31 @@ func TestHolderYieldsToPreferredPodOnceSettled(t *testing.T) {
 		prefers bool
 		to      string
 	}{
-		"served for long":          {wishes: prefers("a2_u", old), now: Settled, prefers: true, to: "a2_u"},
-		"served for too short":     {wishes: prefers("a2_u", old), now: Settled - 1},
-		"nobody wishes":            {now: Settled, prefers: true},
-		"does not serve":           {wishes: prefers("a2_u", old), now: Settled, change: func(_ *Pod, h *HolderFacts) { h.Serves = false }},
-		"is preferred, too":        {wishes: prefers("a2_u", old), now: Settled, change: func(_ *Pod, h *HolderFacts) { h.Prefers = false }},
-		"is paused":                {wishes: prefers("a2_u", old), now: Settled, change: func(_ *Pod, h *HolderFacts) { h.Paused = true }},
-		"is not proven":            {wishes: prefers("a2_u", old), now: Settled, change: func(p *Pod, h *HolderFacts) { p.MinReady, h.Rollout.Proven = Settled, other }},
-		"that pod hung last":       {wishes: prefers("a2_u", old), now: Settled, prefers: true, change: func(_ *Pod, h *HolderFacts) { h.Rollout.Hung = "a2_u" }},
-		"another template":         {wishes: prefers("b1_u", newer), now: Settled},
-		"an older template":        {wishes: prefers("z_u", api.Revision{Workload: workload, Number: 5, Hash: "x"}), now: Settled, prefers: true},
-		"a newer template waits":   {wishes: waiting, now: Settled, change: func(_ *Pod, h *HolderFacts) { h.Rollout = h.Rollout.with(4) }},
-		"a newer template failed":  {wishes: prefers("a2_u", old), now: Settled, change: func(_ *Pod, h *HolderFacts) { h.Rollout = h.Rollout.with(4) }},
-		"a newer template may try": {wishes: prefers("a2_u", old), now: Settled, prefers: true, to: "a2_u", change: func(_ *Pod, h *HolderFacts) { h.Rollout = h.Rollout.with(1) }},
-		"a newer template is next": {wishes: waiting, now: Settled, to: "b1_u"},
+		"served for long":          {wishes: prefers("a2_u", old), now: api.PreferSettled, prefers: true, to: "a2_u"},
+		"served for too short":     {wishes: prefers("a2_u", old), now: api.PreferSettled - 1},
+		"nobody wishes":            {now: api.PreferSettled, prefers: true},
+		"does not serve":           {wishes: prefers("a2_u", old), now: api.PreferSettled, change: func(_ *Pod, h *HolderFacts) { h.Serves = false }},
+		"is preferred, too":        {wishes: prefers("a2_u", old), now: api.PreferSettled, change: func(_ *Pod, h *HolderFacts) { h.Prefers = false }},
+		"is paused":                {wishes: prefers("a2_u", old), now: api.PreferSettled, change: func(_ *Pod, h *HolderFacts) { h.Paused = true }},
+		"is not proven":            {wishes: prefers("a2_u", old), now: api.PreferSettled, change: func(p *Pod, h *HolderFacts) { p.MinReady, h.Rollout.Proven = api.PreferSettled, other }},
+		"that pod hung last":       {wishes: prefers("a2_u", old), now: api.PreferSettled, prefers: true, change: func(_ *Pod, h *HolderFacts) { h.Rollout.Hung = "a2_u" }},
+		"another template":         {wishes: prefers("b1_u", newer), now: api.PreferSettled},
+		"an older template":        {wishes: prefers("z_u", api.Revision{Workload: workload, Number: 5, Hash: "x"}), now: api.PreferSettled, prefers: true},
+		"a newer template waits":   {wishes: waiting, now: api.PreferSettled, change: func(_ *Pod, h *HolderFacts) { h.Rollout = with(h.Rollout, 4) }},
+		"a newer template failed":  {wishes: prefers("a2_u", old), now: api.PreferSettled, change: func(_ *Pod, h *HolderFacts) { h.Rollout = with(h.Rollout, 4) }},
+		"a newer template may try": {wishes: prefers("a2_u", old), now: api.PreferSettled, prefers: true, to: "a2_u", change: func(_ *Pod, h *HolderFacts) { h.Rollout = with(h.Rollout, 1) }},
+		"a newer template is next": {wishes: waiting, now: api.PreferSettled, to: "b1_u"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p, h := pod("a1", old), HolderFacts{ID: "h1", Since: time.Hour, Serves: true, Serving: time.Hour, Prefers: true, Wishes: c.wishes, Rollout: Rollout{Hold: "h1", Proven: old}}
+			p, h := pod("a1", old), HolderFacts{ID: "h1", Since: time.Hour, Serves: true, Serving: time.Hour, Prefers: true, Wishes: c.wishes, Rollout: api.Rollout{Hold: "h1", Proven: old}}
 			if c.change != nil {
 				c.change(&p, &h)
 			}
 			got := p.Holder(time.Hour+c.now, wall, h)
 			assert.Equal(t, c.prefers, got.Rollout.Prefers)
 			assert.Equal(t, c.to, got.To.Identity)
-			if c.now < Settled {
-				assert.Equal(t, time.Hour+Settled, got.Wake)
+			if c.now < api.PreferSettled {
+				assert.Equal(t, time.Hour+api.PreferSettled, got.Wake)
 			}
 		})
 	}

@@ -15,8 +15,8 @@ import (
 
 func TestOldStandbyAsksUnprovenHolderWithoutATurn(t *testing.T) {
 	b1 := pod("b1", newer)
-	free := heldBy(b1, Now)
-	served := heldBy(b1, Now)
+	free := heldBy(b1, api.YieldsNow)
+	served := heldBy(b1, api.YieldsNow)
 	served.Rollout.Proven = newer
 	for name, c := range map[string]struct {
 		pod   Pod
@@ -39,7 +39,7 @@ func TestOldStandbyAsksUnprovenHolderWithoutATurn(t *testing.T) {
 
 // askedBy returns the facts of a hold without a turn, which began 2 s after the boot.
 func askedBy(revision api.Revision) HolderFacts {
-	return HolderFacts{ID: "h1", Since: 2 * time.Second, Rollout: Rollout{Hold: "h1", Proven: old}, Wishes: wish("a2_u", revision)}
+	return HolderFacts{ID: "h1", Since: 2 * time.Second, Rollout: api.Rollout{Hold: "h1", Proven: old}, Wishes: wish("a2_u", revision)}
 }
 
 func TestServinglessUnprovenHolderYieldsToProvenRevision(t *testing.T) {
@@ -68,8 +68,8 @@ func TestUnprovenHolderIsReadyOnceItHasServed(t *testing.T) {
 	early := b1.Holder(10*time.Second, wall, h)
 	assert.NotEmpty(t, early.Message)
 	assert.Equal(t, "the slot for revision 7, which has not served yet", early.Message)
-	assert.Equal(t, 10*time.Second+Proof, early.Wake)
-	assert.Empty(t, b1.Holder(10*time.Second+Proof, wall, h).Message)
+	assert.Equal(t, 10*time.Second+api.TurnProof, early.Wake)
+	assert.Empty(t, b1.Holder(10*time.Second+api.TurnProof, wall, h).Message)
 
 	h.Rollout.Proven = api.Revision{}
 	assert.Empty(t, b1.Holder(10*time.Second, wall, h).Message, "the first revision of a workload needs no proof")

@@ -14,7 +14,7 @@ import (
 
 // These are the reasons in the readiness condition of a standby that must not be Ready.
 const (
-	reasonAsks   = "AsksForItsTurn"
+	reasonAsks   = api.ReasonAsksForItsTurn
 	reasonWaits  = api.ReasonWaitsForItsTurn
 	reasonInTurn = api.ReasonInTurn
 )
@@ -63,7 +63,7 @@ func (p Pod) Standby(now time.Duration, s Slot, w StandbyFacts) StandbyDecision 
 	case free && unproven:
 		standing = standing.notReady(reasonWaits, p.name()+" has not served yet, and nobody holds the slot")
 	case free:
-	case s.Holder == p.Identity && s.Rollout.inTurn(s.Hold):
+	case s.Holder == p.Identity && s.Rollout.InTurn(s.Hold):
 		// The hold has ended, but its Lease is not released yet. A turn that this process began goes on once the
 		// pod holds again, for example after an outage of the API server.
 		standing.Failed = s.Earlier
@@ -87,7 +87,7 @@ func (p Pod) takeFrom(s Slot) time.Duration {
 	switch {
 	case named || s.FreeAt == pace.Never || !p.Revision.NewerThan(s.Rollout.Proven):
 		return 0
-	case s.Rollout.of(p.Revision).Count == 0:
+	case s.Rollout.Of(p.Revision).Count == 0:
 		return from + oldFirst
 	}
 	return from + LastResort
@@ -97,11 +97,11 @@ func (p Pod) takeFrom(s Slot) time.Duration {
 func (p Pod) behind(c *clock, to StandbyDecision, s Slot, w StandbyFacts) StandbyDecision {
 	holder := api.PodOf(s.Holder)
 	switch {
-	case p.Revision.Same(s.Revision) && s.Rollout.unproven(s.Hold, p.Revision):
+	case p.Revision.Same(s.Revision) && s.Rollout.Unproven(s.Hold, p.Revision):
 		return to.notReady(reasonWaits, fmt.Sprintf("%s has %s", holder, p.holdFor(s.Rollout, s.Hold)))
 	case p.Revision.NewerThan(s.Revision):
 		return p.newer(c, to, s, w)
-	case s.Rollout.reclaimed(s.Hold, s.Revision, p.Revision):
+	case s.Rollout.Reclaimed(s.Hold, s.Revision, p.Revision):
 		if w.Whole { // the holder yields only if its application does not begin to serve in time
 			to.Wish = api.WantsBack
 		}
@@ -111,7 +111,7 @@ func (p Pod) behind(c *clock, to StandbyDecision, s Slot, w StandbyFacts) Standb
 		}
 	case s.Revision.NewerThan(p.Revision) && p.Revision.NewerThan(s.Rollout.Proven):
 		return to.notReady(reasonWaits, p.name()+" has not served yet, and "+holder+" holds the slot")
-	case s.Revision.NewerThan(p.Revision) && s.Rollout.inTurn(s.Hold):
+	case s.Revision.NewerThan(p.Revision) && s.Rollout.InTurn(s.Hold):
 		// The old pods stay Ready, because a strict controller deletes old pods that are not Ready.
 		// A deleted pod could not take the slot back after a failed turn.
 		to.Ready = !c.passed(s.Since + longestStartup + p.MinReady)
@@ -121,15 +121,15 @@ func (p Pod) behind(c *clock, to StandbyDecision, s Slot, w StandbyFacts) Standb
 
 // newer returns the decision about a standby whose revision is newer than the holder's.
 func (p Pod) newer(c *clock, to StandbyDecision, s Slot, w StandbyFacts) StandbyDecision {
-	holder, turns := api.PodOf(s.Holder), s.Rollout.of(p.Revision)
+	holder, turns := api.PodOf(s.Holder), s.Rollout.Of(p.Revision)
 	switch {
-	case s.Rollout.Yields == Not:
+	case s.Rollout.Yields == api.YieldsNot:
 		return to.notReady(reasonWaits, holder+" holds the slot, which is paused")
 	case !turns.Next.IsZero():
 		return to.notReady(reasonWaits, fmt.Sprintf("%s failed; turn %d comes at %s", p.turnOf(s.Rollout), turns.Count+1,
 			turns.Next.UTC().Format(time.RFC3339)))
-	case s.Rollout.Yields == Later:
-		return to.notReady(reasonWaits, fmt.Sprintf("%s yields to %s once it has served for %v", holder, p.name(), Rest))
+	case s.Rollout.Yields == api.YieldsLater:
+		return to.notReady(reasonWaits, fmt.Sprintf("%s yields to %s once it has served for %v", holder, p.name(), api.TurnRest))
 	case !w.Whole:
 		return to.notReady(reasonWaits, "not every gated container waits for the slot, so "+p.name()+" does not ask "+holder+" yet")
 	}
@@ -142,11 +142,11 @@ func (p Pod) newer(c *clock, to StandbyDecision, s Slot, w StandbyFacts) Standby
 }
 
 // wishesAsPreferred reports whether a standby of the holder's revision wishes for the slot because it is
-// preferred: once it has been Ready for [Settled], unless its application was the last to fail. After each failure
+// preferred: once it has been Ready for [api.PreferSettled], unless its application was the last to fail. After each failure
 // of its application that time is twice as long.
 func (p Pod) wishesAsPreferred(c *clock, s Slot, w StandbyFacts) bool {
 	return s.Rollout.Prefers && w.Preferred && w.Whole && w.ReadySince != 0 && s.Rollout.Hung != p.Identity &&
-		c.passed(w.ReadySince+Settled<<min(w.Failures, 6))
+		c.passed(w.ReadySince+api.PreferSettled<<min(w.Failures, 6))
 }
 
 func (s StandbyDecision) notReady(reason, message string) StandbyDecision {
@@ -157,13 +157,13 @@ func (s StandbyDecision) notReady(reason, message string) StandbyDecision {
 func (p Pod) name() string { return fmt.Sprintf("revision %d", p.Revision.Number) }
 
 // turnOf describes the last turn of the pod's revision for people.
-func (p Pod) turnOf(r Rollout) string {
-	return fmt.Sprintf("turn %d of %s", max(1, r.of(p.Revision).Count), p.name())
+func (p Pod) turnOf(r api.Rollout) string {
+	return fmt.Sprintf("turn %d of %s", max(1, r.Of(p.Revision).Count), p.name())
 }
 
 // holdFor describes for people the hold of a pod whose revision is not proven.
-func (p Pod) holdFor(r Rollout, hold string) string {
-	if r.inTurn(hold) {
+func (p Pod) holdFor(r api.Rollout, hold string) string {
+	if r.InTurn(hold) {
 		return p.turnOf(r)
 	}
 	return "the slot for " + p.name() + ", which has not served yet"

@@ -4,8 +4,6 @@
 package turn
 
 import (
-	"fmt"
-	"math"
 	"strings"
 	"testing"
 	"time"
@@ -36,22 +34,22 @@ func pod(name string, revision api.Revision) Pod {
 const expiry = 1001 * time.Second
 
 // heldBy returns a slot whose holder's agent writes a rollout.
-func heldBy(p Pod, yields Yields) Slot {
+func heldBy(p Pod, yields api.Yields) Slot {
 	return Slot{
 		Known: true, Holder: p.Identity, Hold: "h1", Revision: p.Revision, FreeAt: 1000 * time.Second,
-		Rollout: Rollout{Hold: "h1", Yields: yields, Proven: old},
+		Rollout: api.Rollout{Hold: "h1", Yields: yields, Proven: old},
 	}
 }
 
 // inTurn returns a slot whose hold is a turn.
 func inTurn(p Pod) Slot {
-	s := heldBy(p, Now)
+	s := heldBy(p, api.YieldsNow)
 	s.Rollout.Yielder, s.Rollout.From = "a1_u", old
 	return s.turns(1)
 }
 
 func (s Slot) turns(count int) Slot {
-	s.Rollout.Turns = []Turns{{Revision: newer, Count: count}}
+	s.Rollout.Turns = []api.Turns{{Revision: newer, Count: count}}
 	return s
 }
 
@@ -64,19 +62,19 @@ func earlier(s Slot) Slot {
 func freed(successor string) Slot {
 	return Slot{
 		Known: true, Successor: successor, FreeAt: 100 * time.Second,
-		Rollout: Rollout{Proven: old, Yielder: "a1_u", From: old},
+		Rollout: api.Rollout{Proven: old, Yielder: "a1_u", From: old},
 	}
 }
 
 func TestStandbyAsksOnlyHolderOfAnOlderRevision(t *testing.T) {
 	a1, b1, b2 := pod("a1", old), pod("b1", newer), pod("b2", newer)
-	unwritten := heldBy(a1, Now)
+	unwritten := heldBy(a1, api.YieldsNow)
 	unwritten.Rollout.Hold = "h0"
-	unread := heldBy(a1, Now)
+	unread := heldBy(a1, api.YieldsNow)
 	unread.Known = false
-	next := heldBy(a1, Now).turns(2)
+	next := heldBy(a1, api.YieldsNow).turns(2)
 	next.Rollout.Turns[0].Next = wall.Add(5 * time.Minute)
-	expired := heldBy(a1, Now).turns(1)
+	expired := heldBy(a1, api.YieldsNow).turns(1)
 	expiredTurn := inTurn(b1)
 	expired.FreeAt, expiredTurn.FreeAt = 20*time.Second, 20*time.Second
 	expired.Since = 10 * time.Second
@@ -89,36 +87,36 @@ func TestStandbyAsksOnlyHolderOfAnOlderRevision(t *testing.T) {
 		waiting StandbyFacts
 		want    StandbyDecision
 	}{
-		"same revision":               {pod: pod("a2", old), slot: heldBy(a1, Later), want: StandbyDecision{Wake: pace.Never}},
-		"same revision after an undo": {pod: pod("a2", undone), slot: heldBy(a1, Later), want: StandbyDecision{Wake: pace.Never}},
+		"same revision":               {pod: pod("a2", old), slot: heldBy(a1, api.YieldsLater), want: StandbyDecision{Wake: pace.Never}},
+		"same revision after an undo": {pod: pod("a2", undone), slot: heldBy(a1, api.YieldsLater), want: StandbyDecision{Wake: pace.Never}},
 		"same revision, holder in its turn": {pod: b2, slot: inTurn(b1), want: StandbyDecision{
 			NotReady: true, Reason: reasonWaits, Message: "b1 has turn 1 of revision 7",
 			TakeFrom: 1030 * time.Second, Wake: pace.Never,
 		}},
-		"same revision, holder not proven": {pod: b2, slot: heldBy(b1, Now), want: StandbyDecision{
+		"same revision, holder not proven": {pod: b2, slot: heldBy(b1, api.YieldsNow), want: StandbyDecision{
 			NotReady: true, Reason: reasonWaits, Message: "b1 has the slot for revision 7, which has not served yet",
 			TakeFrom: expiry, Wake: pace.Never,
 		}},
-		"newer, holder yields": {pod: b1, slot: heldBy(a1, Now), waiting: whole, want: StandbyDecision{
+		"newer, holder yields": {pod: b1, slot: heldBy(a1, api.YieldsNow), waiting: whole, want: StandbyDecision{
 			NotReady: true, Reason: reasonAsks, Message: "asks a1 for turn 1 of revision 7", Wish: api.WantsNewer, Due: true,
 			TakeFrom: expiry, Wake: pace.Never,
 		}},
-		"newer, image missing": {pod: b1, slot: heldBy(a1, Now), want: StandbyDecision{
+		"newer, image missing": {pod: b1, slot: heldBy(a1, api.YieldsNow), want: StandbyDecision{
 			NotReady: true, Reason: reasonWaits, TakeFrom: expiry, Wake: pace.Never,
 			Message: "not every gated container waits for the slot, so revision 7 does not ask a1 yet",
 		}},
-		"newer, after a turn of this pod": {pod: b1, slot: heldBy(a1, Now).turns(1), waiting: StandbyFacts{Whole: true, Failed: true}, want: StandbyDecision{
+		"newer, after a turn of this pod": {pod: b1, slot: heldBy(a1, api.YieldsNow).turns(1), waiting: StandbyFacts{Whole: true, Failed: true}, want: StandbyDecision{
 			NotReady: true, Reason: reasonWaits, Message: "another pod of revision 7 may ask a1 first", Due: true,
 			TakeFrom: 1030 * time.Second, Wake: 25 * time.Second,
 		}},
 		"newer, no other pod asked": {
-			pod: b1, slot: heldBy(a1, Now).turns(1), waiting: StandbyFacts{Whole: true, Failed: true, Due: 15 * time.Second},
+			pod: b1, slot: heldBy(a1, api.YieldsNow).turns(1), waiting: StandbyFacts{Whole: true, Failed: true, Due: 15 * time.Second},
 			want: StandbyDecision{
 				NotReady: true, Reason: reasonAsks, Message: "asks a1 for turn 2 of revision 7", Wish: api.WantsNewer, Due: true,
 				TakeFrom: 1030 * time.Second, Wake: pace.Never,
 			},
 		},
-		"newer, holder has not rested": {pod: b1, slot: heldBy(a1, Later), waiting: whole, want: StandbyDecision{
+		"newer, holder has not rested": {pod: b1, slot: heldBy(a1, api.YieldsLater), waiting: whole, want: StandbyDecision{
 			NotReady: true, Reason: reasonWaits, Message: "a1 yields to revision 7 once it has served for 1m0s", TakeFrom: expiry, Wake: pace.Never,
 		}},
 		"newer, next turn noted": {pod: b1, slot: next, waiting: whole, want: StandbyDecision{
@@ -136,7 +134,7 @@ func TestStandbyAsksOnlyHolderOfAnOlderRevision(t *testing.T) {
 		"older, not proven itself": {pod: b1, slot: inTurn(pod("c1", newest)), want: StandbyDecision{
 			NotReady: true, Reason: reasonWaits, Message: "revision 7 has not served yet, and c1 holds the slot", TakeFrom: 1030 * time.Second, Wake: pace.Never,
 		}},
-		"older, holder proven":           {pod: pod("a2", old), slot: heldBy(b1, Now), want: StandbyDecision{Wake: pace.Never}},
+		"older, holder proven":           {pod: pod("a2", old), slot: heldBy(b1, api.YieldsNow), want: StandbyDecision{Wake: pace.Never}},
 		"free, own revision proven":      {pod: pod("a2", old), slot: freed(""), want: StandbyDecision{Wake: pace.Never}},
 		"free, named":                    {pod: b1, slot: freed("b1_u").turns(2), want: StandbyDecision{NotReady: true, Reason: reasonWaits, Message: unproven, Wake: pace.Never}},
 		"free, newer without a turn":     {pod: b1, slot: freed(""), want: StandbyDecision{NotReady: true, Reason: reasonWaits, Message: unproven, TakeFrom: 101 * time.Second, Wake: pace.Never}},
@@ -153,16 +151,16 @@ func TestStandbyAsksOnlyHolderOfAnOlderRevision(t *testing.T) {
 			NotReady: true, Reason: reasonInTurn, Message: "turn 1 of revision 7 has ended before it was proven",
 			Failed: true, TakeFrom: 1030 * time.Second, Wake: pace.Never,
 		}},
-		"own hold that was no turn": {pod: b1, slot: heldBy(b1, Now), want: StandbyDecision{
+		"own hold that was no turn": {pod: b1, slot: heldBy(b1, api.YieldsNow), want: StandbyDecision{
 			NotReady: true, Reason: reasonWaits, Message: "revision 7 has ended before it was proven",
 			TakeFrom: expiry, Wake: pace.Never,
 		}},
-		"own proven hold":           {pod: pod("a1", old), slot: heldBy(pod("a1", old), Now), want: StandbyDecision{Wake: pace.Never}},
-		"another workload holds":    {pod: pod("x", other), slot: heldBy(a1, Now), waiting: whole, want: StandbyDecision{Wake: pace.Never}},
-		"unknown revision":          {pod: pod("x", api.Revision{}), slot: heldBy(a1, Now), waiting: whole, want: StandbyDecision{Wake: pace.Never}},
+		"own proven hold":           {pod: pod("a1", old), slot: heldBy(pod("a1", old), api.YieldsNow), want: StandbyDecision{Wake: pace.Never}},
+		"another workload holds":    {pod: pod("x", other), slot: heldBy(a1, api.YieldsNow), waiting: whole, want: StandbyDecision{Wake: pace.Never}},
+		"unknown revision":          {pod: pod("x", api.Revision{}), slot: heldBy(a1, api.YieldsNow), waiting: whole, want: StandbyDecision{Wake: pace.Never}},
 		"holder's agent is older":   {pod: b1, slot: unwritten, waiting: whole, want: StandbyDecision{TakeFrom: expiry, Wake: pace.Never}},
 		"Lease was not read":        {pod: b1, slot: unread, waiting: whole, want: StandbyDecision{Wake: pace.Never}},
-		"holder's revision unknown": {pod: b1, slot: heldBy(pod("x", api.Revision{}), Now), waiting: whole, want: StandbyDecision{TakeFrom: expiry, Wake: pace.Never}},
+		"holder's revision unknown": {pod: b1, slot: heldBy(pod("x", api.Revision{}), api.YieldsNow), waiting: whole, want: StandbyDecision{TakeFrom: expiry, Wake: pace.Never}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			assert.Equal(t, c.want, c.pod.Standby(20*time.Second, c.slot, c.waiting))
@@ -188,10 +186,10 @@ func TestServingTimeDecidesWhetherAHolderYields(t *testing.T) {
 	const began = time.Hour
 	ready := Pod{Identity: "b1_u", Revision: newer, MinReady: 30 * s}
 	asks := wish("b1_u", newer)
-	counted := func(count int) Rollout { return Rollout{Hold: "h1", Proven: old}.with(count) }
-	turn := Rollout{Hold: "h1", Proven: old, Yielder: "a1_u", From: old}.with(1)
+	counted := func(count int) api.Rollout { return with(api.Rollout{Hold: "h1", Proven: old}, count) }
+	turn := with(api.Rollout{Hold: "h1", Proven: old, Yielder: "a1_u", From: old}, 1)
 	moved := func(why string, wish api.Say) HolderFacts {
-		return HolderFacts{Rollout: Rollout{Hold: "h1", Proven: old, Moved: Moved{From: "a2_u", Why: why, Wish: wish}}}
+		return HolderFacts{Rollout: api.Rollout{Hold: "h1", Proven: old, Moved: api.Moved{From: "a2_u", Why: why, Wish: wish}}}
 	}
 	for name, c := range map[string]struct {
 		pod     Pod
@@ -200,50 +198,50 @@ func TestServingTimeDecidesWhetherAHolderYields(t *testing.T) {
 		serving time.Duration // the time from the beginning of the hold until the application serves; zero if it never serves
 		ask     api.Words
 		// The fields below are the expected result.
-		yields  Yields
+		yields  api.Yields
 		to      string
 		proving bool
 		failed  bool
 		wake    time.Duration // the next decision, in time since the hold began; zero for never
 	}{
-		"serves for an instant":          {pod: pod("a1", old), hold: moved("Yielded", api.WantsNewer), serving: 1 * s, now: 2 * s, yields: Later, wake: 11 * s},
-		"is proven, has not rested":      {pod: pod("a1", old), hold: moved("Yielded", api.WantsNewer), serving: 1 * s, now: 30 * s, ask: asks, yields: Later, wake: 61 * s},
-		"has rested":                     {pod: pod("a1", old), hold: moved("Yielded", api.WantsNewer), serving: 1 * s, now: 61 * s, ask: asks, yields: Now, to: "b1_u", wake: 611 * s},
-		"after a preference":             {pod: pod("a1", old), hold: moved("Yielded", api.WantsPreferred), serving: 1 * s, now: 30 * s, ask: asks, yields: Later, wake: 61 * s},
-		"after a failed turn":            {pod: pod("a1", old), hold: HolderFacts{Rollout: counted(1)}, serving: 1 * s, now: 30 * s, ask: wish("c_u", newest), yields: Later, wake: 60 * s},
-		"after an older one's turn":      {pod: pod("a1", newest), hold: HolderFacts{Rollout: counted(1)}, serving: 1 * s, now: 2 * s, yields: Now, proving: true, wake: 11 * s},
-		"nobody has yielded to it":       {pod: pod("a1", old), serving: 1 * s, now: 2 * s, ask: asks, yields: Now, to: "b1_u", wake: 11 * s},
-		"after a crash":                  {pod: pod("a1", old), hold: moved("Ended", ""), serving: 1 * s, now: 2 * s, ask: asks, yields: Now, to: "b1_u", wake: 11 * s},
-		"moved by hand":                  {pod: pod("a1", old), hold: moved("Yielded", ""), serving: 1 * s, now: 2 * s, ask: asks, yields: Now, to: "b1_u", wake: 11 * s},
-		"same revision asks":             {pod: pod("a1", newer), serving: 1 * s, now: 99 * s, ask: asks, yields: Now, wake: 611 * s},
-		"older revision asks":            {pod: pod("a1", newest), serving: 1 * s, now: 99 * s, ask: asks, yields: Now, wake: 611 * s},
-		"another workload asks":          {pod: pod("a1", other), serving: 1 * s, now: 99 * s, ask: asks, yields: Now, wake: 611 * s},
-		"asker waits after one turn":     {pod: pod("a1", old), hold: HolderFacts{Rollout: counted(2)}, serving: 1 * s, now: 299 * s, ask: asks, yields: Now, wake: 300 * s},
-		"asker has waited":               {pod: pod("a1", old), hold: HolderFacts{Rollout: counted(2)}, serving: 1 * s, now: 300 * s, ask: asks, yields: Now, to: "b1_u", wake: 611 * s},
-		"asker waits an hour":            {pod: pod("a1", old), hold: HolderFacts{Rollout: counted(9)}, serving: 1 * s, now: 3599 * s, ask: asks, yields: Now, wake: 3600 * s},
-		"newest asks meanwhile":          {pod: pod("a1", old), hold: HolderFacts{Rollout: counted(9)}, serving: 1 * s, now: 700 * s, ask: wish("c_u", newest), yields: Now, to: "c_u", wake: 3600 * s},
-		"hangs":                          {pod: pod("a1", old), now: 2 * s, ask: asks, yields: Now, to: "b1_u"},
-		"hangs, its probes wait long":    {pod: Pod{Identity: "a1_u", Revision: old, Startup: 3600 * s}, hold: HolderFacts{Rollout: counted(1)}, now: 600 * s, ask: asks, yields: Now, to: "b1_u", wake: 3600 * s},
-		"starts after a failed turn":     {pod: Pod{Identity: "a1_u", Revision: old, Startup: 120 * s}, hold: HolderFacts{Rollout: counted(1)}, now: 119 * s, ask: asks, yields: Now, wake: 120 * s},
-		"has not started in its time":    {pod: Pod{Identity: "a1_u", Revision: old, Startup: 120 * s}, hold: HolderFacts{Rollout: counted(1)}, now: 120 * s, ask: asks, yields: Now, to: "b1_u"},
-		"hangs, asker has failed":        {pod: pod("a1", old), hold: HolderFacts{Rollout: counted(1)}, now: 59 * s, ask: asks, yields: Now, wake: 60 * s},
-		"is paused":                      {pod: pod("a1", old), hold: HolderFacts{Paused: true}, serving: 1 * s, now: 99 * s, ask: asks, yields: Not, wake: 611 * s},
-		"turn, does not serve":           {pod: pod("b1", newer), hold: HolderFacts{Rollout: turn}, now: 59 * s, yields: Now, proving: true, wake: 60 * s},
-		"turn, serves":                   {pod: pod("b1", newer), hold: HolderFacts{Rollout: turn}, serving: 1 * s, now: 10 * s, yields: Later, proving: true, wake: 11 * s},
-		"turn, has served":               {pod: pod("b1", newer), hold: HolderFacts{Rollout: turn}, serving: 1 * s, now: 11 * s, yields: Later, wake: 61 * s},
-		"turn, failed":                   {pod: pod("b1", newer), hold: HolderFacts{Rollout: turn}, now: 60 * s, yields: Now, proving: true, failed: true},
-		"turn, serves just in time":      {pod: pod("b1", newer), hold: HolderFacts{Rollout: turn}, serving: 59 * s, now: 65 * s, yields: Later, proving: true, wake: 69 * s},
-		"turn, slow as its old one":      {pod: pod("b1", newer), hold: HolderFacts{Rollout: turn.startedIn(30 * s)}, now: 60 * s, yields: Now, proving: true, wake: 90 * s},
-		"turn, a startup probe waits":    {pod: Pod{Identity: "b1_u", Revision: newer, Startup: 80 * s}, hold: HolderFacts{Rollout: turn}, now: 60 * s, yields: Now, proving: true, wake: 80 * s},
-		"turn, probes give an hour":      {pod: Pod{Identity: "b1_u", Revision: newer, Startup: 9000 * s}, hold: HolderFacts{Rollout: turn}, now: 3599 * s, yields: Now, proving: true, wake: 3600 * s},
-		"turn, no more than an hour":     {pod: Pod{Identity: "b1_u", Revision: newer, Startup: 9000 * s}, hold: HolderFacts{Rollout: turn}, now: 3600 * s, yields: Now, proving: true, failed: true},
-		"turn, Ready for the controller": {pod: ready, hold: HolderFacts{Rollout: turn}, serving: 1 * s, now: 11 * s, yields: Later, wake: 41 * s},
-		"turn, Ready for long enough":    {pod: ready, hold: HolderFacts{Rollout: turn}, serving: 1 * s, now: 41 * s, yields: Later, wake: 61 * s},
-		"turn, not Ready any more":       {pod: ready, hold: HolderFacts{Rollout: turn, Stopped: began + 31*s}, now: 60 * s, yields: Now, proving: true, wake: 91 * s},
-		"turn, not Ready for too long":   {pod: ready, hold: HolderFacts{Rollout: turn, Stopped: began + 31*s}, now: 91 * s, yields: Now, proving: true, failed: true},
-		"turn, Ready once more":          {pod: ready, hold: HolderFacts{Rollout: turn, Stopped: began + 31*s}, serving: 85 * s, now: 96 * s, yields: Later, wake: 125 * s},
-		"turn, serves in time again":     {pod: ready, hold: HolderFacts{Rollout: turn, Stopped: began + 31*s}, serving: 85 * s, now: 92 * s, yields: Later, proving: true, wake: 95 * s},
-		"turn, two rollouts":             {pod: pod("b1", newer), hold: HolderFacts{Rollout: turn}, now: 5 * s, ask: wish("c_u", newest), yields: Now, to: "c_u", proving: true, wake: 60 * s},
+		"serves for an instant":          {pod: pod("a1", old), hold: moved("Yielded", api.WantsNewer), serving: 1 * s, now: 2 * s, yields: api.YieldsLater, wake: 11 * s},
+		"is proven, has not rested":      {pod: pod("a1", old), hold: moved("Yielded", api.WantsNewer), serving: 1 * s, now: 30 * s, ask: asks, yields: api.YieldsLater, wake: 61 * s},
+		"has rested":                     {pod: pod("a1", old), hold: moved("Yielded", api.WantsNewer), serving: 1 * s, now: 61 * s, ask: asks, yields: api.YieldsNow, to: "b1_u", wake: 611 * s},
+		"after a preference":             {pod: pod("a1", old), hold: moved("Yielded", api.WantsPreferred), serving: 1 * s, now: 30 * s, ask: asks, yields: api.YieldsLater, wake: 61 * s},
+		"after a failed turn":            {pod: pod("a1", old), hold: HolderFacts{Rollout: counted(1)}, serving: 1 * s, now: 30 * s, ask: wish("c_u", newest), yields: api.YieldsLater, wake: 60 * s},
+		"after an older one's turn":      {pod: pod("a1", newest), hold: HolderFacts{Rollout: counted(1)}, serving: 1 * s, now: 2 * s, yields: api.YieldsNow, proving: true, wake: 11 * s},
+		"nobody has yielded to it":       {pod: pod("a1", old), serving: 1 * s, now: 2 * s, ask: asks, yields: api.YieldsNow, to: "b1_u", wake: 11 * s},
+		"after a crash":                  {pod: pod("a1", old), hold: moved("Ended", ""), serving: 1 * s, now: 2 * s, ask: asks, yields: api.YieldsNow, to: "b1_u", wake: 11 * s},
+		"moved by hand":                  {pod: pod("a1", old), hold: moved("Yielded", ""), serving: 1 * s, now: 2 * s, ask: asks, yields: api.YieldsNow, to: "b1_u", wake: 11 * s},
+		"same revision asks":             {pod: pod("a1", newer), serving: 1 * s, now: 99 * s, ask: asks, yields: api.YieldsNow, wake: 611 * s},
+		"older revision asks":            {pod: pod("a1", newest), serving: 1 * s, now: 99 * s, ask: asks, yields: api.YieldsNow, wake: 611 * s},
+		"another workload asks":          {pod: pod("a1", other), serving: 1 * s, now: 99 * s, ask: asks, yields: api.YieldsNow, wake: 611 * s},
+		"asker waits after one turn":     {pod: pod("a1", old), hold: HolderFacts{Rollout: counted(2)}, serving: 1 * s, now: 299 * s, ask: asks, yields: api.YieldsNow, wake: 300 * s},
+		"asker has waited":               {pod: pod("a1", old), hold: HolderFacts{Rollout: counted(2)}, serving: 1 * s, now: 300 * s, ask: asks, yields: api.YieldsNow, to: "b1_u", wake: 611 * s},
+		"asker waits an hour":            {pod: pod("a1", old), hold: HolderFacts{Rollout: counted(9)}, serving: 1 * s, now: 3599 * s, ask: asks, yields: api.YieldsNow, wake: 3600 * s},
+		"newest asks meanwhile":          {pod: pod("a1", old), hold: HolderFacts{Rollout: counted(9)}, serving: 1 * s, now: 700 * s, ask: wish("c_u", newest), yields: api.YieldsNow, to: "c_u", wake: 3600 * s},
+		"hangs":                          {pod: pod("a1", old), now: 2 * s, ask: asks, yields: api.YieldsNow, to: "b1_u"},
+		"hangs, its probes wait long":    {pod: Pod{Identity: "a1_u", Revision: old, Startup: 3600 * s}, hold: HolderFacts{Rollout: counted(1)}, now: 600 * s, ask: asks, yields: api.YieldsNow, to: "b1_u", wake: 3600 * s},
+		"starts after a failed turn":     {pod: Pod{Identity: "a1_u", Revision: old, Startup: 120 * s}, hold: HolderFacts{Rollout: counted(1)}, now: 119 * s, ask: asks, yields: api.YieldsNow, wake: 120 * s},
+		"has not started in its time":    {pod: Pod{Identity: "a1_u", Revision: old, Startup: 120 * s}, hold: HolderFacts{Rollout: counted(1)}, now: 120 * s, ask: asks, yields: api.YieldsNow, to: "b1_u"},
+		"hangs, asker has failed":        {pod: pod("a1", old), hold: HolderFacts{Rollout: counted(1)}, now: 59 * s, ask: asks, yields: api.YieldsNow, wake: 60 * s},
+		"is paused":                      {pod: pod("a1", old), hold: HolderFacts{Paused: true}, serving: 1 * s, now: 99 * s, ask: asks, yields: api.YieldsNot, wake: 611 * s},
+		"turn, does not serve":           {pod: pod("b1", newer), hold: HolderFacts{Rollout: turn}, now: 59 * s, yields: api.YieldsNow, proving: true, wake: 60 * s},
+		"turn, serves":                   {pod: pod("b1", newer), hold: HolderFacts{Rollout: turn}, serving: 1 * s, now: 10 * s, yields: api.YieldsLater, proving: true, wake: 11 * s},
+		"turn, has served":               {pod: pod("b1", newer), hold: HolderFacts{Rollout: turn}, serving: 1 * s, now: 11 * s, yields: api.YieldsLater, wake: 61 * s},
+		"turn, failed":                   {pod: pod("b1", newer), hold: HolderFacts{Rollout: turn}, now: 60 * s, yields: api.YieldsNow, proving: true, failed: true},
+		"turn, serves just in time":      {pod: pod("b1", newer), hold: HolderFacts{Rollout: turn}, serving: 59 * s, now: 65 * s, yields: api.YieldsLater, proving: true, wake: 69 * s},
+		"turn, slow as its old one":      {pod: pod("b1", newer), hold: HolderFacts{Rollout: startedIn(turn, 30*s)}, now: 60 * s, yields: api.YieldsNow, proving: true, wake: 90 * s},
+		"turn, a startup probe waits":    {pod: Pod{Identity: "b1_u", Revision: newer, Startup: 80 * s}, hold: HolderFacts{Rollout: turn}, now: 60 * s, yields: api.YieldsNow, proving: true, wake: 80 * s},
+		"turn, probes give an hour":      {pod: Pod{Identity: "b1_u", Revision: newer, Startup: 9000 * s}, hold: HolderFacts{Rollout: turn}, now: 3599 * s, yields: api.YieldsNow, proving: true, wake: 3600 * s},
+		"turn, no more than an hour":     {pod: Pod{Identity: "b1_u", Revision: newer, Startup: 9000 * s}, hold: HolderFacts{Rollout: turn}, now: 3600 * s, yields: api.YieldsNow, proving: true, failed: true},
+		"turn, Ready for the controller": {pod: ready, hold: HolderFacts{Rollout: turn}, serving: 1 * s, now: 11 * s, yields: api.YieldsLater, wake: 41 * s},
+		"turn, Ready for long enough":    {pod: ready, hold: HolderFacts{Rollout: turn}, serving: 1 * s, now: 41 * s, yields: api.YieldsLater, wake: 61 * s},
+		"turn, not Ready any more":       {pod: ready, hold: HolderFacts{Rollout: turn, Stopped: began + 31*s}, now: 60 * s, yields: api.YieldsNow, proving: true, wake: 91 * s},
+		"turn, not Ready for too long":   {pod: ready, hold: HolderFacts{Rollout: turn, Stopped: began + 31*s}, now: 91 * s, yields: api.YieldsNow, proving: true, failed: true},
+		"turn, Ready once more":          {pod: ready, hold: HolderFacts{Rollout: turn, Stopped: began + 31*s}, serving: 85 * s, now: 96 * s, yields: api.YieldsLater, wake: 125 * s},
+		"turn, serves in time again":     {pod: ready, hold: HolderFacts{Rollout: turn, Stopped: began + 31*s}, serving: 85 * s, now: 92 * s, yields: api.YieldsLater, proving: true, wake: 95 * s},
+		"turn, two rollouts":             {pod: pod("b1", newer), hold: HolderFacts{Rollout: turn}, now: 5 * s, ask: wish("c_u", newest), yields: api.YieldsNow, to: "c_u", proving: true, wake: 60 * s},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := c.hold
@@ -269,12 +267,12 @@ func wish(identity string, revision api.Revision) api.Words {
 	return api.Words{{Say: api.WantsNewer, Identity: identity, Revision: revision}}
 }
 
-func (r Rollout) with(count int) Rollout {
-	r.Turns = []Turns{{Revision: newer, Count: count}}
+func with(r api.Rollout, count int) api.Rollout {
+	r.Turns = []api.Turns{{Revision: newer, Count: count}}
 	return r
 }
 
-func (r Rollout) startedIn(d time.Duration) Rollout {
+func startedIn(r api.Rollout, d time.Duration) api.Rollout {
 	r.StartMilliseconds = d.Milliseconds()
 	return r
 }
@@ -295,7 +293,7 @@ func TestStartingHolderIsSparedForALimitedTime(t *testing.T) {
 		"is not proven":      {revision: newer},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c.hold.ID, c.hold.Rollout = "h1", Rollout{Hold: "h1", Proven: old}
+			c.hold.ID, c.hold.Rollout = "h1", api.Rollout{Hold: "h1", Proven: old}
 			got := pod("a1", c.revision).Holder(c.now, wall, c.hold)
 			assert.Equal(t, c.want, got.Starting)
 			if c.want {
@@ -307,44 +305,44 @@ func TestStartingHolderIsSparedForALimitedTime(t *testing.T) {
 
 func TestProvenRevisionForgetsItsTurnsAfterTenMinutes(t *testing.T) {
 	p := pod("b1", newer)
-	turn := Rollout{Hold: "h1", Proven: old, Yielder: "a1_u", From: old, StartMilliseconds: 1000}.with(2)
+	turn := with(api.Rollout{Hold: "h1", Proven: old, Yielder: "a1_u", From: old, StartMilliseconds: 1000}, 2)
 	h := HolderFacts{ID: "h1", Serves: true, Serving: 3 * time.Second, Rollout: turn}
 	h.Rollout = p.Holder(13*time.Second, wall, h).Rollout
-	assert.Equal(t, Rollout{Hold: "h1", Yields: Later, Proven: newer, StartMilliseconds: 3000}.with(2), h.Rollout)
+	assert.Equal(t, with(api.Rollout{Hold: "h1", Yields: api.YieldsLater, Proven: newer, StartMilliseconds: 3000}, 2), h.Rollout)
 	h.Rollout = p.Holder(612*time.Second, wall, h).Rollout
-	assert.Equal(t, 2, h.Rollout.of(newer).Count)
+	assert.Equal(t, 2, h.Rollout.Of(newer).Count)
 	h.Rollout = p.Holder(613*time.Second, wall, h).Rollout
 	assert.Empty(t, h.Rollout.Turns)
 }
 
 func TestHolderWritesTimeOfNextTurnOnlyOnce(t *testing.T) {
 	p := pod("a1", old)
-	h := HolderFacts{ID: "h1", Rollout: Rollout{}.with(1)}
+	h := HolderFacts{ID: "h1", Rollout: with(api.Rollout{}, 1)}
 	h.Rollout = p.Holder(0, wall, h).Rollout
-	assert.Equal(t, wall.Add(time.Minute), h.Rollout.of(newer).Next)
+	assert.Equal(t, wall.Add(time.Minute), h.Rollout.Of(newer).Next)
 	again := p.Holder(10*time.Second, wall.Add(10300*time.Millisecond), h).Rollout
 	assert.Equal(t, h.Rollout, again, "a write for nothing")
-	assert.Zero(t, p.Holder(time.Minute, wall.Add(time.Minute), h).Rollout.of(newer).Next)
+	assert.Zero(t, p.Holder(time.Minute, wall.Add(time.Minute), h).Rollout.Of(newer).Next)
 }
 
 func TestReleaseCountsTurnAndNamesSuccessor(t *testing.T) {
 	a1, b1 := pod("a1", old), pod("b1", newer)
-	yielded := Rollout{Proven: old, Yielder: "a1_u", From: old}.with(1)
+	yielded := with(api.Rollout{Proven: old, Yielder: "a1_u", From: old}, 1)
 	second := yielded
-	second.Turns = append(second.Turns, Turns{Revision: newest, Count: 1})
+	second.Turns = append(second.Turns, api.Turns{Revision: newest, Count: 1})
 	for name, c := range map[string]struct {
 		pod       Pod
 		slot      Slot
 		to        string
 		turn      api.Revision
-		want      Rollout
+		want      api.Rollout
 		successor string
 	}{
-		"an old pod yields":                {a1, heldBy(a1, Now), "b1_u", newer, yielded, "b1_u"},
+		"an old pod yields":                {a1, heldBy(a1, api.YieldsNow), "b1_u", newer, yielded, "b1_u"},
 		"the turn fails":                   {b1, inTurn(b1), "", api.Revision{}, yielded, "a1_u"},
 		"a pod in its turn yields":         {b1, inTurn(b1), "c1_u", newest, second, "c1_u"},
 		"a person moves a turn":            {b1, inTurn(b1), "c1_u", api.Revision{}, yielded, "c1_u"},
-		"a pod without a turn yields back": {b1, heldBy(b1, Now), "a2_u", old, Rollout{Proven: old, Yielder: "b1_u", From: newer}.with(1), "a2_u"},
+		"a pod without a turn yields back": {b1, heldBy(b1, api.YieldsNow), "a2_u", old, with(api.Rollout{Proven: old, Yielder: "b1_u", From: newer}, 1), "a2_u"},
 		"a pod without a revision":         {pod("x", api.Revision{}), inTurn(b1), "y_u", api.Revision{}, inTurn(b1).Rollout, "y_u"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -360,36 +358,36 @@ func TestAcquisitionBeginsATurnOnlyAfterAYield(t *testing.T) {
 	for name, s := range map[string]Slot{
 		"released for all":      freed(""),
 		"released for another":  freed("b2_u"),
-		"expired":               heldBy(pod("a1", old), Now),
+		"expired":               heldBy(pod("a1", old), api.YieldsNow),
 		"turn of another hold":  inTurn(pod("b2", newer)),
-		"yielded by a newer":    {Successor: "b1_u", Rollout: Rollout{From: newest, Yielder: "c_u"}},
+		"yielded by a newer":    {Successor: "b1_u", Rollout: api.Rollout{From: newest, Yielder: "c_u"}},
 		"nothing was yielded":   {Successor: "b1_u"},
-		"own hold, not a turn":  heldBy(b1, Now),
+		"own hold, not a turn":  heldBy(b1, api.YieldsNow),
 		"own turn, later hold":  {Holder: "b1_u", Hold: "h9", Rollout: inTurn(b1).Rollout},
-		"yielded by its equals": {Successor: "b1_u", Rollout: Rollout{From: newer, Yielder: "b2_u"}},
+		"yielded by its equals": {Successor: "b1_u", Rollout: api.Rollout{From: newer, Yielder: "b2_u"}},
 	} {
 		assert.Empty(t, b1.Acquired(0, wall, s, "h2").Yielder, name)
 	}
 	assert.Equal(t, "a1_u", b1.Acquired(0, wall, inTurn(b1), "h2").Yielder, "the turn goes on after an outage")
-	turn := Rollout{Hold: "h2", Yields: Now, Proven: old, Yielder: "a1_u", From: old}.with(1)
+	turn := with(api.Rollout{Hold: "h2", Yields: api.YieldsNow, Proven: old, Yielder: "a1_u", From: old}, 1)
 	assert.Equal(t, turn, b1.Acquired(0, wall, freed("b1_u").turns(1), "h2"))
 	for _, successor := range []string{"a1_u", "a2_u"} {
 		r := Pod{Identity: successor, Revision: old}.Acquired(0, wall, freed(successor).turns(1), "h3")
 		assert.Empty(t, r.Yielder, "an old pod needs no turn")
-		assert.Equal(t, wall.Add(time.Minute), r.of(newer).Next)
+		assert.Equal(t, wall.Add(time.Minute), r.Of(newer).Next)
 	}
 }
 
 func TestDeletedHolderMakesAskerItsSuccessorAtOnce(t *testing.T) {
 	a1 := pod("a1", old)
-	h := HolderFacts{ID: "h1", Serves: true, Rollout: Rollout{Hold: "h1"}, Wishes: wish("b1_u", newer)}
+	h := HolderFacts{ID: "h1", Serves: true, Rollout: api.Rollout{Hold: "h1"}, Wishes: wish("b1_u", newer)}
 	assert.Equal(t, h.Wishes[0], a1.Deleted(5*time.Second, h))
 	h.Unanswered = []string{h.Wishes[0].Identity}
 	assert.Zero(t, a1.Deleted(5*time.Second, h))
 	h.Unanswered = nil
-	h.Rollout = h.Rollout.with(1)
+	h.Rollout = with(h.Rollout, 1)
 	assert.Zero(t, a1.Deleted(5*time.Second, h))
-	h.Rollout, h.Paused = Rollout{}, true
+	h.Rollout, h.Paused = api.Rollout{}, true
 	assert.Zero(t, a1.Deleted(5*time.Second, h))
 }
 
@@ -397,52 +395,6 @@ func TestPodWithoutRevisionNeverChangesTheRolloutRecord(t *testing.T) {
 	p, s := pod("x", api.Revision{}), inTurn(pod("b1", newer))
 	assert.Equal(t, s.Rollout, p.Acquired(0, wall, s, "h2"))
 	assert.Equal(t, HolderDecision{Rollout: s.Rollout, Wake: pace.Never}, p.Holder(0, wall, HolderFacts{ID: "h2", Rollout: s.Rollout}))
-}
-
-func TestRolloutRecordSurvivesARoundTrip(t *testing.T) {
-	r := inTurn(pod("b1", newer)).Rollout
-	r.StartMilliseconds, r.Prefers, r.Hangs, r.Hung = 1500, true, 2, "a1_u"
-	r.Turns = append(r.Turns, Turns{Revision: other, Count: 3, Next: wall})
-	assert.Equal(t, r, Parse(r.String()))
-	assert.Equal(t,
-		`{"hold":"h1","yields":"now","yielder":"a1_u","from":"`+workload+`/6/old","proven":"`+workload+`/6/old","startMilliseconds":1500,"prefers":true,"hangs":2,"hung":"a1_u",`+
-			`"turns":[{"revision":"`+workload+`/7/new","count":1},{"revision":"another/9/new","count":3,"next":"2026-01-02T03:04:05Z"}]}`,
-		r.String())
-	assert.Empty(t, Rollout{}.String())
-	for _, damaged := range []string{
-		"", "yes", "{", `{"from":"x"}`, `{"proven":"x"}`, `{"turns":[{"revision":"x","count":1}]}`,
-		`{"turns":[{"revision":"a/1/b"}]}`, `{"turns":[{"revision":"a/1/b","count":1,"next":"soon"}]}`,
-		`{"startMilliseconds":-1}`, `{"startMilliseconds":9000000000000}`, `{"hangs":1,"transitions":-1}`,
-		`{"turns":[` + strings.Repeat(`{"revision":"a/1/b","count":1},`, remembered) + `{"revision":"a/1/b","count":1}]}`,
-	} {
-		assert.Zero(t, Parse(damaged), damaged)
-	}
-}
-
-func TestLeaseRemembersTurnsOfOnlyTheLatestRevisions(t *testing.T) {
-	r := Rollout{}
-	for n := range int64(10) {
-		r = r.counted(api.Revision{Workload: workload, Number: n + 1, Hash: "h"})
-	}
-	assert.Len(t, r.Turns, remembered)
-	assert.Equal(t, r, Parse(r.String()))
-	assert.Equal(t, 2, r.counted(r.Turns[0].Revision).of(r.Turns[0].Revision).Count)
-}
-
-func FuzzRolloutAnnotationSurvivesARoundTrip(f *testing.F) {
-	f.Add(inTurn(pod("b1", newer)).Rollout.String())
-	f.Fuzz(func(t *testing.T, s string) {
-		r := Parse(s)
-		assert.Equal(t, r.String(), Parse(r.String()).String())
-	})
-}
-
-func TestLargestCountNeverMakesRolloutRecordUnreadable(t *testing.T) {
-	r := Parse(fmt.Sprintf(`{"proven":%q,"turns":[{"revision":%q,"count":%d}]}`, old.String(), newer.String(), math.MaxInt64))
-	assert.Equal(t, old, r.Proven)
-	again := Parse(r.counted(newer).String())
-	assert.Equal(t, old, again.Proven)
-	assert.Equal(t, mostTurns, again.of(newer).Count)
 }
 
 // The policy on Leases refuses an annotation above 8,192 bytes. An honest pod adds its own part to a text, and
@@ -455,35 +407,22 @@ func TestForgedTextNeverOutgrowsTheLease(t *testing.T) {
 		"yielder": `{"hangs":1,"yielder":"` + strings.Repeat("x", 8140) + `"}`,
 	} {
 		for _, p := range []Pod{pod("b1", newer), {Identity: "c_u"}} {
-			r := p.Acquired(time.Second, wall, Slot{Known: true, Successor: p.Identity, Rollout: Parse(text)}, "h2")
+			r := p.Acquired(time.Second, wall, Slot{Known: true, Successor: p.Identity, Rollout: api.ParseRollout(text)}, "h2")
 			assert.Less(t, len(r.String()), 1024, name)
 		}
 	}
-	longest := api.Revision{Workload: strings.Repeat("w", 63), Number: math.MaxInt64, Hash: strings.Repeat("h", 63)}
-	identity := api.Identity(strings.Repeat("p", 253), strings.Repeat("u", 36))
-	honest := Rollout{
-		Hold: strings.Repeat("f", api.LongestLeave), Transitions: math.MaxInt32, Yields: Later, Yielder: identity, From: longest, Proven: longest,
-		StartMilliseconds: longestTurn.Milliseconds(), Prefers: true, Hangs: mostTurns, Hung: identity,
-		Moved: Moved{From: identity, Why: "RenewDeadlinePassed", Wish: api.WantsPreferred},
-	}
-	for i := range remembered {
-		longest.Number--
-		honest.Turns = append(honest.Turns, Turns{Revision: longest, Count: mostTurns, Next: wall.Add(time.Duration(i))})
-	}
-	assert.Equal(t, honest.String(), Parse(honest.String()).String())
-	assert.Less(t, len(honest.String()), longestText*2/3)
 }
 
 // The next hold keeps what the release says for people, and later holds do not repeat it.
 func TestRolloutRecordTellsWhyTheSlotMovedLast(t *testing.T) {
-	a1, moved := pod("a1", old), Moved{From: "a2_u", Why: "Yielded", Wish: api.WantsPreferred}
+	a1, moved := pod("a1", old), api.Moved{From: "a2_u", Why: "Yielded", Wish: api.WantsPreferred}
 	s := freed("")
 	s.Rollout.Moved = moved
 	held := a1.Acquired(0, wall, s, "h2")
-	assert.Equal(t, moved, Parse(held.String()).Moved)
+	assert.Equal(t, moved, api.ParseRollout(held.String()).Moved)
 	assert.Equal(t, moved, a1.Holder(1, wall, HolderFacts{ID: "h2", Rollout: held}).Rollout.Moved)
 
-	expired := heldBy(a1, Now)
+	expired := heldBy(a1, api.YieldsNow)
 	expired.Rollout = held
 	assert.Zero(t, pod("a3", old).Acquired(0, wall, expired, "h3").Moved, "the holder vanished")
 	assert.Equal(t, moved, a1.Acquired(0, wall, expired, "h3").Moved, "it takes its slot back, so it has not rested")

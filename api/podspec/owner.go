@@ -38,20 +38,19 @@ func WorkloadOf(owner *metav1.OwnerReference) api.Workload {
 // run. The exception is the Deployment of a Knative Revision, because each version has another one.
 func Above(kind string, object metav1.Object) *metav1.OwnerReference {
 	owner := metav1.GetControllerOf(object)
-	switch kind {
-	case "ReplicaSet", "ReplicationController":
-		return owner
-	case "Deployment":
+	switch of := api.BuiltinOwner(kind); {
+	case kind == "Deployment":
 		return ofKnative(owner, object.GetLabels())
-	case "Job":
+	case !of.PerVersion:
+		return nil
+	case owner == nil:
 		for _, other := range object.GetOwnerReferences() {
-			if owner == nil && WorkloadOf(&other).Group == "batch" && other.Kind == "CronJob" {
+			if above := WorkloadOf(&other); of.Runs && above.Group == of.Group && above.Owner().Below == kind {
 				return &other
 			}
 		}
-		return owner
 	}
-	return nil
+	return owner
 }
 
 // knative is the API group of Knative's workloads.

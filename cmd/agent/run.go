@@ -58,9 +58,8 @@ func parseRun(args []string, env func(string) string) (runSettings, error) {
 			OwnKernel: r.OwnKernel, Ends: r.Ends,
 		},
 		Claims: agent.Claims{
-			Need: need, StartSlots: start, LeaseDuration: r.LeaseDuration,
-			OnBusy: r.OnBusy, WaitAtMost: r.WaitAtMost, Readiness: r.Readiness, EndpointDelay: r.EndpointDelay,
-			Failsafe: r.Failsafe, YieldAfter: r.YieldAfter, Prefer: prefers(r.Prefer, env(api.PreferEnv)),
+			Need: need, StartSlots: start, Settings: r.Settings, EndpointDelay: r.EndpointDelay,
+			Preferred: prefers(r.Prefer, env(api.PreferEnv)),
 		},
 	}
 	if r.Gate != api.GateContainer {

@@ -208,11 +208,7 @@ func (e *explainer) readTemplate() error {
 	if e.raw, err = of.MarshalJSON(); err != nil {
 		return fmt.Errorf("read %s: %w", e.group, err)
 	}
-	path := []string{"spec", "template"}
-	if of.GetKind() == "CronJob" {
-		path = []string{"spec", "jobTemplate", "spec", "template"}
-	}
-	found, _, err := unstructured.NestedMap(of.Object, path...)
+	found, _, err := unstructured.NestedMap(of.Object, api.BuiltinOwner(of.GetKind()).TemplatePath()...)
 	if err != nil {
 		return fmt.Errorf("read template of %s: %w", e.group, err)
 	}
@@ -235,7 +231,7 @@ func (e *explainer) readPods(ctx context.Context) error {
 		e.makers[e.part.GetUID()] = selectorOf(e.part)
 	case e.workload != nil:
 		e.owners[e.workload.GetUID()] = true
-		between = map[string]string{"Deployment": "ReplicaSet", "CronJob": "Job"}[e.workload.GetKind()]
+		between = api.BuiltinOwner(e.workload.GetKind()).Below
 		if between == "" {
 			e.makers[e.workload.GetUID()] = selectorOf(e.workload)
 		}

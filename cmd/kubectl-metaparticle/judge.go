@@ -256,8 +256,8 @@ func (e *explainer) obstacles() (blockers, notes []string) {
 // restart names the command that changes a workload and replaces its pods. The text is empty for a
 // kind of workload that kubectl cannot restart.
 func restart(kind string) string {
-	switch kind {
-	case "Deployment", "StatefulSet", "DaemonSet":
+	switch {
+	case api.BuiltinOwner(kind).Restarts:
 		return "; kubectl rollout restart is one"
 	}
 	return ""

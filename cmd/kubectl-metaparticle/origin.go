@@ -6,6 +6,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -81,23 +82,10 @@ func originOf(ctx context.Context, read reader, at *metav1.OwnerReference) (o or
 	return o, nil
 }
 
-// cores are the kinds of the core group that can control pods.
-var cores = []string{"Pod", "ReplicationController"}
-
 // namedLikeKubernetes reports whether the kind differs at most by the case of its letters from a kind
 // of Kubernetes that can control pods. The names of slots have the kind in small letters.
 func namedLikeKubernetes(kind string) bool {
-	for known := range kinds {
-		if strings.EqualFold(known, kind) {
-			return true
-		}
-	}
-	for _, known := range cores {
-		if strings.EqualFold(known, kind) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(api.Owners(api.Owner.Builtin), func(o api.Owner) bool { return strings.EqualFold(o.Kind, kind) })
 }
 
 // verified returns the object of the core group that the reference means; nil if there is none.

@@ -27,10 +27,13 @@ var errOtherController = errors.New("inject reads no cluster; ask explain about 
 
 // kinds has the API version of each kind of workload whose annotations the webhook carries to the
 // pod template.
-var kinds = map[string]string{
-	"Deployment": "apps/v1", "StatefulSet": "apps/v1", "DaemonSet": "apps/v1", "ReplicaSet": "apps/v1",
-	"Job": "batch/v1", "CronJob": "batch/v1",
-}
+var kinds = func() map[string]string {
+	all := map[string]string{}
+	for _, o := range api.Owners(func(o api.Owner) bool { return o.Carried }) {
+		all[o.Kind] = o.APIVersion()
+	}
+	return all
+}()
 
 func (d document) workload() bool { return d.APIVersion != "" && kinds[d.Kind] == d.APIVersion }
 
@@ -101,7 +104,7 @@ func podOf(d document, raw []byte) (document, owner, error) {
 		t.claim(w, d.Name)
 	}
 	made, o, err := t.pod(d)
-	if d.Kind == "Job" || d.Kind == "CronJob" {
+	if api.BuiltinOwner(d.Kind).Runs {
 		o.run = feature.Run{UID: previewUID, AtOnce: feature.PodsAtOnce(of.Parallelism, of.Completions), Completions: of.Completions}
 	}
 	return made, o, err

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -260,11 +261,13 @@ func graceOf(pod corev1.Pod) time.Duration {
 }
 
 // kindsByName maps the names that kubectl accepts, such as "deploy", to kinds of objects.
-var kindsByName = map[string]string{
-	"pod": "Pod", "po": "Pod", "deployment": "Deployment", "deploy": "Deployment",
-	"statefulset": "StatefulSet", "sts": "StatefulSet", "daemonset": "DaemonSet", "ds": "DaemonSet",
-	"replicaset": "ReplicaSet", "rs": "ReplicaSet", "job": "Job", "cronjob": "CronJob", "cj": "CronJob",
-}
+var kindsByName = func() map[string]string {
+	all := map[string]string{}
+	for _, o := range api.Owners(func(o api.Owner) bool { return o.Carried || o.Kind == "Pod" }) {
+		all[strings.ToLower(o.Kind)], all[cmp.Or(o.Short, strings.ToLower(o.Kind))] = o.Kind, o.Kind
+	}
+	return all
+}()
 
 // target parses KIND/NAME, or KIND NAME as kubectl does. The name of a slot stands for the workload
 // in that name.

@@ -51,46 +51,16 @@ type owners struct {
 }
 
 // watched lists the kinds whose objects are in the cache, because these objects outlive many pods.
-var watched = []schema.GroupVersionKind{
-	{Group: "apps", Version: "v1", Kind: "Deployment"},
-	{Group: "apps", Version: "v1", Kind: "StatefulSet"},
-	{Group: "apps", Version: "v1", Kind: "DaemonSet"},
-	{Group: "batch", Version: "v1", Kind: "CronJob"},
-}
+var watched = kindsOf(api.Owner.Lasts)
 
-// unwatched lists the built-in kinds that can control pods and that the list [watched] lacks. Pod is
-// such a kind, because some driver pods create their own workers.
-var unwatched = []schema.GroupVersionKind{
-	{Group: "apps", Version: "v1", Kind: "ReplicaSet"},
-	{Group: "batch", Version: "v1", Kind: "Job"},
-	{Version: "v1", Kind: "ReplicationController"},
-	{Version: "v1", Kind: "Pod"},
-}
+// unwatched lists the built-in kinds that can control pods and that the list [watched] lacks.
+var unwatched = kindsOf(func(o api.Owner) bool { return o.Builtin() && !o.Lasts() })
 
-// revisionKeys names the annotation and the label in which a workload's controller records the number
-// and the hash of a ReplicaSet's template.
-type revisionKeys struct {
-	// number is the key of the annotation with the template's number.
-	number string
-	// hash is the key of the label with the template's hash. The webhook reads the
-	// label's value from the ReplicaSet's selector, because no user can change a selector.
-	hash string
-}
-
-// latestVersion is the annotation with the version of a DeploymentConfig from which OpenShift made a
-// ReplicationController.
-const latestVersion = "openshift.io/deployment-config.latest-version"
-
-// revisionKeysOfKind lists the kinds of workloads whose ReplicaSets have both an annotation with the
-// number of the revision and a label with the template's hash. The workloads' controllers write
-// both when they create a ReplicaSet, so both exist before the ReplicaSet's first pod. After
-// "kubectl rollout undo", the controller first raises that number of the old ReplicaSet, and
-// then scales the ReplicaSet up. Each version of a DeploymentConfig, even an undo, has a
-// ReplicationController of its own, whose name stands for the hash.
-var revisionKeysOfKind = map[schema.GroupKind]revisionKeys{
-	{Group: "apps", Kind: "Deployment"}:                    {"deployment.kubernetes.io/revision", appsv1.DefaultDeploymentUniqueLabelKey},
-	{Group: "argoproj.io", Kind: "Rollout"}:                {"rollout.argoproj.io/revision", "rollouts-pod-template-hash"},
-	{Group: "apps.openshift.io", Kind: "DeploymentConfig"}: {number: latestVersion},
+func kindsOf(are func(api.Owner) bool) (kinds []schema.GroupVersionKind) {
+	for _, o := range api.Owners(are) {
+		kinds = append(kinds, schema.GroupVersionKind{Group: o.Group, Version: "v1", Kind: o.Kind})
+	}
+	return kinds
 }
 
 // Origin implements [mutate.Owners].
@@ -103,13 +73,14 @@ func (o owners) Origin(ctx context.Context, namespace string, pod *corev1.Pod) (
 	if err != nil {
 		return feature.Origin{}, fmt.Errorf("owner's version: %w", err)
 	}
-	switch kind.Group + "/" + owner.Kind {
-	case "apps/ReplicaSet", "/ReplicationController":
-		return o.replicas(ctx, kind.WithKind(owner.Kind), namespace, owner)
-	case "apps/StatefulSet", "apps/DaemonSet":
-		return o.numbered(ctx, namespace, owner, pod)
-	case "batch/Job":
+	switch of := podspec.WorkloadOf(owner).Owner(); {
+	case of.Group != kind.Group: // named like a kind of Kubernetes, which it is not
+	case of.PerVersion && of.Runs:
 		return o.job(ctx, namespace, owner)
+	case of.PerVersion:
+		return o.replicas(ctx, kind.WithKind(owner.Kind), namespace, owner)
+	case of.InPlace:
+		return o.numbered(ctx, namespace, owner, pod)
 	}
 	return o.under(ctx, namespace, owner, feature.Origin{})
 }
@@ -149,7 +120,7 @@ func (o owners) numbered(ctx context.Context, namespace string, owner *metav1.Ow
 		return origin, nil
 	}
 	name := hash // of a StatefulSet, the label has the whole name of the ControllerRevision
-	if owner.Kind == "DaemonSet" {
+	if origin.Workload.Owner().PerNode {
 		name = owner.Name + "-" + hash
 	}
 	var stored struct {
@@ -177,7 +148,7 @@ func (o owners) numbered(ctx context.Context, namespace string, owner *metav1.Ow
 	if origin.Revision.Valid() {
 		origin.MinReady = time.Duration(set.Spec.MinReadySeconds) * time.Second
 		// Both kinds have a strategy of this name. Only a StatefulSet has a policy.
-		parallel := owner.Kind == "DaemonSet" || set.Spec.PodManagementPolicy == appsv1.ParallelPodManagement
+		parallel := origin.Workload.Owner().PerNode || set.Spec.PodManagementPolicy == appsv1.ParallelPodManagement
 		origin.ReplacesUnready = parallel && set.Spec.UpdateStrategy.Type == string(appsv1.RollingUpdateStatefulSetStrategyType)
 	}
 	return origin, nil
@@ -208,13 +179,12 @@ func (o owners) replicas(ctx context.Context, kind schema.GroupVersionKind, name
 	}
 	origin := feature.Origin{Template: set.Spec.Template.podSpec()}
 	workload := podspec.WorkloadOf(above)
-	of := revisionKeysOfKind[schema.GroupKind{Group: workload.Group, Kind: workload.Kind}]
-	hash := owner.Name
-	if of.number != latestVersion {
+	of, hash := workload.Owner(), owner.Name
+	if of.Hash != "" { // no user can change a selector
 		labels, _ := set.Spec.Selector.MatchLabels.(map[string]any)
-		hash, _ = labels[of.hash].(string)
+		hash, _ = labels[of.Hash].(string)
 	}
-	number, err := strconv.ParseInt(set.Metadata.Annotations[of.number], 10, 64)
+	number, err := strconv.ParseInt(set.Metadata.Annotations[of.Number], 10, 64)
 	if err == nil {
 		origin.Revision = revision(above, number, hash)
 	}

@@ -40,7 +40,7 @@ const ReasonDone = "Done"
 // that wishes for its turn.
 const (
 	reasonFails = "ApplicationNotReady"
-	reasonAsks  = "AsksForItsTurn"
+	reasonAsks  = api.ReasonAsksForItsTurn
 )
 
 // These are the reason and the message of a pod whose program bids for slots by the local API.

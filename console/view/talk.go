@@ -5,7 +5,6 @@ package view
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"regexp"
 	"slices"
@@ -56,48 +55,13 @@ type Moved struct {
 	Cause string `json:"cause,omitempty"`
 }
 
-// record is what the holders' agents record of a rollout, as package agent/turn writes it. The webhook, which can serve
-// the console, imports no package of the agent.
-type record struct {
-	Hold        string
-	Transitions int
-	Yields      string
-	Yielder     string
-	Hangs       int
-	Hung        string
-	Moved       struct {
-		From, Why string
-		Wish      api.Say
-	}
-	Turns []struct {
-		Revision api.Revision
-		Count    int
-		Next     time.Time
-	}
-}
-
-// These are spans of package agent/turn: how long a holder serves before it yields, a revision before its pod is
-// Ready, a holder before it yields to a preferred pod, and an application before its hang is forgotten.
-const (
-	rest, proof, settled, forget = time.Minute, 10 * time.Second, 5 * time.Minute, 10 * time.Minute
-	// later is what a holder that has not served for the time "rest" writes about its yields.
-	later = "later"
-	// ended is the reason of package agent/status for an application that ended by itself, also in a deleted pod.
-	ended = "Ended"
-)
-
-// hangWait returns how long a hold lasts at least before it ends because its application hangs.
-func (r record) hangWait() time.Duration {
-	return min(time.Minute<<max(0, min(r.Hangs, 6)), time.Hour)
-}
-
 // String returns the text for people.
 func (m Moved) String() string {
 	to := map[api.Say]string{
 		api.WantsNewer: " to a newer revision", api.WantsBack: " to the proven revision", api.WantsPreferred: " to a preferred pod",
 	}
 	reason := m.Reason
-	if reason == ended {
+	if reason == api.ReasonEnded {
 		reason = cmp.Or(m.Cause, "its application ended")
 	}
 	return m.From + " (" + reason + to[m.Wish] + ")"
@@ -116,7 +80,7 @@ type conversation struct {
 	alone bool
 	// rollout is zero if the Lease has none, or an outdated one. The field "turns" reports that the agent of the
 	// present hold has written it.
-	rollout record
+	rollout api.Rollout
 	turns   bool
 	// now is the caller's present; zero if the caller has none.
 	now time.Time
@@ -127,13 +91,10 @@ type conversation struct {
 func (s *Slot) converse(l, next *coordinationv1.Lease, now time.Time) {
 	note := func(key string) string { return api.Shortened(l.Annotations[key], Notes[key]) }
 	c := conversation{Slot: s, now: now}
-	err := json.Unmarshal([]byte(note(api.RolloutAnnotation)), &c.rollout)
-	if t := c.rollout.Transitions; err != nil || t != 0 && t != int(s.Transitions) {
-		c.rollout = record{}
-	}
+	c.rollout = api.ParseRollout(note(api.RolloutAnnotation)).Current(int(s.Transitions))
 	if m := c.rollout.Moved; m.From != "" {
 		s.Moved = &Moved{From: api.PodOf(api.Shortened(m.From, MaxIdentity)), Reason: api.Shortened(m.Why, MaxWord), Wish: api.Say(api.Shortened(string(m.Wish), MaxWord))}
-		if m.Why == ended && s.Holder != nil && len(s.Handovers) > 0 {
+		if m.Why == api.ReasonEnded && s.Holder != nil && len(s.Handovers) > 0 {
 			if h := s.Handovers[0]; h.Pod == s.Holder.Pod && h.From == s.Moved.From {
 				s.Moved.Cause = h.Cause
 			}
@@ -237,17 +198,17 @@ func (c conversation) waits() string {
 	if !c.turns || waiting == nil && wish == nil && r.Yielder == "" || c.Talk != nil && c.Talk.Leaves {
 		return ""
 	}
-	switch next := r.nextTurn(waiting); {
+	switch next := c.nextTurn(waiting); {
 	case c.Paused != "":
 		return fmt.Sprintf("The rollout waits: %s is paused by hand, so %s does not yield. To end that: kubectl metaparticle resume -n %s %s", c.Slot.Slot, h.Pod, c.Namespace, c.Slot.Slot)
 	case r.Yielder != "":
-		c.Waits = &Wait{For: "Turn", Until: c.future(h.ServingSince, proof+h.minReady)}
+		c.Waits = &Wait{For: "Turn", Until: c.future(h.ServingSince, api.TurnProof+h.minReady)}
 		at := ""
 		if c.Waits.Until != nil {
 			at = ", at " + clock(c.Waits.Until)
 		}
 		return fmt.Sprintf("The rollout waits: %s has had its turn since %s. Its revision is proven once the application has served for %v and the workload's minReadySeconds%s; "+
-			"if it fails, %s gets the slot back. If it does not serve, read its log: %s", h.Pod, clock(h.Since), proof, at, api.PodOf(r.Yielder), c.logs(h.Pod))
+			"if it fails, %s gets the slot back. If it does not serve, read its log: %s", h.Pod, clock(h.Since), api.TurnProof, at, api.PodOf(r.Yielder), c.logs(h.Pod))
 	case next >= 0 && wish == nil:
 		t := r.Turns[next]
 		c.Waits = &Wait{For: "NextTurn", Until: c.future(&t.Next, 0)}
@@ -257,9 +218,9 @@ func (c conversation) waits() string {
 	case wish == nil && waiting.trouble: // it will not wish before somebody helps
 	case wish != nil && wish.Say == api.WantsBack:
 		return fmt.Sprintf("%s has wished to have the slot back since %s. %s gives it back only if its application does not begin to serve in time: look at %s.", wish.Pod, clock(wish.Since), h.Pod, h.Pod)
-	case r.Yields == later && h.ServingSince != nil:
-		c.Waits = &Wait{For: "Service", Until: c.future(h.ServingSince, rest)}
-		return fmt.Sprintf("The rollout waits: %s has served since %s; the slot has moved for a wish before, so it yields after a minute of service, at %s. There is nothing to do.", h.Pod, clock(h.ServingSince), clock(new(h.ServingSince.Add(rest))))
+	case r.Yields == api.YieldsLater && h.ServingSince != nil:
+		c.Waits = &Wait{For: "Service", Until: c.future(h.ServingSince, api.TurnRest)}
+		return fmt.Sprintf("The rollout waits: %s has served since %s; the slot has moved for a wish before, so it yields after a minute of service, at %s. There is nothing to do.", h.Pod, clock(h.ServingSince), clock(new(h.ServingSince.Add(api.TurnRest))))
 	case wish != nil:
 		return fmt.Sprintf("%s has wished for its turn since %s. %s announces its end to that pod, and goes on without an answer; the next announcement then comes within 5 min. If it stays so, look at %s.",
 			wish.Pod, clock(wish.Since), h.Pod, c.at(wish.Pod))
@@ -305,8 +266,8 @@ func (c conversation) wished(says ...api.Say) *Said {
 
 // nextTurn returns the place of the pod's revision among the turns if its next turn has a time; negative otherwise.
 // Earlier revisions may have such times, too.
-func (r record) nextTurn(waiting *Standby) int {
-	for i, t := range r.Turns {
+func (c conversation) nextTurn(waiting *Standby) int {
+	for i, t := range c.rollout.Turns {
 		if waiting != nil && t.Revision == waiting.revision && !t.Next.IsZero() {
 			return i
 		}
@@ -328,13 +289,13 @@ func (c conversation) hangs() string {
 	if h.unserved {
 		return c.unserved()
 	}
-	at := h.failing.Add(h.yieldAfter)
-	if least := h.Since.Add(r.hangWait()); least.After(at) {
+	at, wait := h.failing.Add(h.yieldAfter), api.HangWait(r.Hangs)
+	if least := h.Since.Add(wait); least.After(at) {
 		at = least
 	}
 	last, from := "", "from "+clock(&at)+" on"
 	if r.Hangs > 0 {
-		last = fmt.Sprintf(" After %d such hand-overs a hold lasts for %v at least.", r.Hangs, r.hangWait())
+		last = fmt.Sprintf(" After %d such hand-overs a hold lasts for %v at least.", r.Hangs, wait)
 	}
 	if c.future(&at, 0) == nil && !c.now.IsZero() {
 		from = "now"
@@ -372,14 +333,14 @@ func (c conversation) prefers() string {
 	p := c.Standbys[i]
 	if c.rollout.Hung == p.Identity {
 		at, why := "", "hung or ended by itself"
-		if until := c.future(h.ServingSince, proof+forget); until != nil {
+		if until := c.future(h.ServingSince, api.TurnProof+api.TurnForget); until != nil {
 			at = ", at " + clock(until) + " at the earliest"
 		}
 		if c.Moved != nil && c.Moved.From == p.Pod {
 			why = "failed (" + cmp.Or(c.Moved.Cause, c.Moved.Reason) + ")"
 		}
 		return fmt.Sprintf("%s is preferred, but its application %s, so it does not wish for the slot until an application has served for %v%s, and each such failure doubles the 5 min for which it must be Ready. Read its log: %s --previous",
-			p.Pod, why, forget, at, c.logs(p.Pod))
+			p.Pod, why, api.TurnForget, at, c.logs(p.Pod))
 	}
 	revision, _ := api.ParseRevision(h.revision)
 	for _, t := range c.rollout.Turns {
@@ -392,10 +353,10 @@ func (c conversation) prefers() string {
 			p.Pod, clock(wish.Since), h.Pod, c.at(p.Pod))
 	}
 	served, ready := "", ""
-	if at := c.future(h.ServingSince, settled); at != nil {
+	if at := c.future(h.ServingSince, api.PreferSettled); at != nil {
 		served = ", at " + clock(at)
 	}
-	if at := c.future(p.readySince, settled); at != nil {
+	if at := c.future(p.readySince, api.PreferSettled); at != nil {
 		ready = ", at " + clock(at)
 	}
 	if c.rested(h.ServingSince) && c.rested(p.readySince) {
@@ -404,9 +365,9 @@ func (c conversation) prefers() string {
 	return fmt.Sprintf("%s is preferred: it gets the slot once %s has served for 5 min%s, and it has been Ready for 5 min%s. There is nothing to do.", p.Pod, h.Pod, served, ready)
 }
 
-// rested reports that the time of [settled] has passed since the instant.
+// rested reports that the time of [api.PreferSettled] has passed since the instant.
 func (c conversation) rested(since *time.Time) bool {
-	return since != nil && !c.now.IsZero() && c.future(since, settled) == nil
+	return since != nil && !c.now.IsZero() && c.future(since, api.PreferSettled) == nil
 }
 
 // clock returns an instant for people.

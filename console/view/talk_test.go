@@ -5,7 +5,6 @@ package view
 
 import (
 	"encoding/json"
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -16,7 +15,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -74,9 +72,9 @@ func TestSlotSaysWhyItsNextMoveWaits(t *testing.T) {
 	}
 	waits := func(message string) *corev1.Pod { return says("new", api.ReasonWaitsForItsTurn, message, of("u/5/x")) }
 	asks := says("new", reasonAsks, "asks old for turn 1 of revision 5")
-	zoned := api.RunArgs{Prefer: api.Preference{Key: "zone", Value: "a"}}
+	zoned := api.RunArgs{Settings: api.Settings{Prefer: api.Preference{Key: "zone", Value: "a"}}}
 	preferred := says("b", "StandingBy", "a holder serves", ready, with(zoned, "a"))
-	hung := says("old", reasonFails, "old holds", with(api.RunArgs{YieldAfter: time.Minute}, ""))
+	hung := says("old", reasonFails, "old holds", with(api.RunArgs{Settings: api.Settings{YieldAfter: time.Minute}}, ""))
 	unserved := func(more string) map[string]string {
 		return map[string]string{api.RolloutAnnotation: `{"hold":"h1","yields":"now"` + more + `}`}
 	}
@@ -196,21 +194,21 @@ func TestSlotSaysWhyItsNextMoveWaits(t *testing.T) {
 				"After 6 such hand-overs a hold lasts for 1h0m0s at least. Read its log: kubectl logs -n shop old",
 		},
 		"nobody has answered for long": {
-			annotations: unserved(""), pods: []*corev1.Pod{says("old", reasonFails, "old holds", with(api.RunArgs{YieldAfter: 10 * time.Second}, ""))},
+			annotations: unserved(""), pods: []*corev1.Pod{says("old", reasonFails, "old holds", with(api.RunArgs{Settings: api.Settings{YieldAfter: 10 * time.Second}}, ""))},
 			want: "old has failed its readiness probe since 2026-11-23T11:59:20Z. If its application has served in this hold, it hands over now, to a standby that answers. Read its log: kubectl logs -n shop old",
 		},
 		"the application has never served": {
-			annotations: unserved(`,"hangs":6,"hung":"c_c-uid"`), pods: []*corev1.Pod{says("old", reasonFails, "old holds; its application "+api.NotServedYet, with(api.RunArgs{YieldAfter: 10 * time.Second}, ""))},
+			annotations: unserved(`,"hangs":6,"hung":"c_c-uid"`), pods: []*corev1.Pod{says("old", reasonFails, "old holds; its application "+api.NotServedYet, with(api.RunArgs{Settings: api.Settings{YieldAfter: 10 * time.Second}}, ""))},
 			want: "old keeps the slot, because its application has not served in this hold, and may still start: read its log (kubectl logs -n shop old). " +
 				"To move the slot by hand: kubectl metaparticle yield -n shop singleton.deployment.web",
 		},
 		"a preference moved the slot to it": {
-			annotations: unserved(`,"moved":{"from":"c_c-uid","why":"Yielded","wish":"preferred"}`), pods: []*corev1.Pod{says("old", reasonFails, "old holds; its application "+api.NotServedYet, with(api.RunArgs{YieldAfter: time.Minute}, ""))},
+			annotations: unserved(`,"moved":{"from":"c_c-uid","why":"Yielded","wish":"preferred"}`), pods: []*corev1.Pod{says("old", reasonFails, "old holds; its application "+api.NotServedYet, with(api.RunArgs{Settings: api.Settings{YieldAfter: time.Minute}}, ""))},
 			want: "old got the slot because it is preferred, and its application has not served since. If it does not in a minute, or in what its probes allow, old hands over to a standby that answers. " +
 				"Read its log: kubectl logs -n shop old",
 		},
 		"it took the slot back after its hang": {
-			annotations: unserved(`,"hangs":1,"hung":"old_old-uid"`), pods: []*corev1.Pod{says("old", reasonFails, "old holds; its application "+api.NotServedYet, with(api.RunArgs{YieldAfter: time.Minute}, ""))},
+			annotations: unserved(`,"hangs":1,"hung":"old_old-uid"`), pods: []*corev1.Pod{says("old", reasonFails, "old holds; its application "+api.NotServedYet, with(api.RunArgs{Settings: api.Settings{YieldAfter: time.Minute}}, ""))},
 			want: "old got the slot because it is preferred, and its application has not served since. If it does not in a minute, or in what its probes allow, old hands over to a standby that answers. " +
 				"Read its log: kubectl logs -n shop old",
 		},
@@ -280,7 +278,7 @@ func TestSlotSaysWhatItsRolloutWaitsFor(t *testing.T) {
 
 func TestHolderWithoutOtherPodsDoesNotHandOver(t *testing.T) {
 	l, next := lease(web, "old", map[string]string{api.HoldAnnotation: "h1"}), lease(api.NextLease(web), "", map[string]string{api.AloneAnnotation: api.AloneTrue})
-	pods := []*corev1.Pod{says("old", reasonFails, "x", with(api.RunArgs{YieldAfter: time.Minute}, ""))}
+	pods := []*corev1.Pod{says("old", reasonFails, "x", with(api.RunArgs{Settings: api.Settings{YieldAfter: time.Minute}}, ""))}
 	got := State{Leases: []*coordinationv1.Lease{l, next}, Pods: pods, Now: noon}.Slots([]string{web}, 1)[0].Why
 	assert.Equal(t, []string{"old has failed its readiness probe since 2026-11-23T11:59:20Z, and keeps the slot, because no other pod claims it: read its log, or add a replica."}, got)
 }
@@ -312,25 +310,6 @@ func TestEventTellsWhyApplicationEnded(t *testing.T) {
 	assert.Equal(t, "z (exit code 1)", moved("Ended", "z"))
 	assert.Equal(t, "y (its application ended)", moved("Ended", "y"), "the Events are about another release")
 	assert.Equal(t, "z (Hung)", moved("Hung", "z"))
-}
-
-// The package reads the agents' record of a rollout, and repeats some spans, without an import of their package.
-func TestRecordAndSpansAreThoseOfAgents(t *testing.T) {
-	assert.Equal(t, []time.Duration{turn.Rest, turn.Proof, turn.Settled, turn.Forget}, []time.Duration{rest, proof, settled, forget})
-	assert.EqualValues(t, turn.Later, later)
-	for hangs := range 9 {
-		of := turn.HolderFacts{ID: "h", YieldAfter: 1, Failing: 1, Rollout: turn.Rollout{Hangs: hangs}}
-		assert.Equal(t, turn.Pod{}.Holder(0, noon, of).Wake, record{Hangs: hangs}.hangWait(), hangs)
-	}
-	revision := api.Revision{Workload: "u", Number: 5, Hash: "x"}
-	written := turn.Rollout{
-		Hold: "h", Transitions: 3, Yields: turn.Later, Yielder: "y", Hangs: 2, Hung: "z",
-		Moved: turn.Moved{From: "f", Why: "w", Wish: api.WantsBack}, Turns: []turn.Turns{{Revision: revision, Count: 4, Next: noon}},
-	}
-	var read record
-	require.NoError(t, json.Unmarshal([]byte(written.String()), &read))
-	assert.Equal(t, fmt.Sprint(written.Hold, written.Transitions, written.Yields, written.Yielder, written.Hangs, written.Hung, written.Moved, written.Turns),
-		fmt.Sprint(read.Hold, read.Transitions, read.Yields, read.Yielder, read.Hangs, read.Hung, read.Moved, read.Turns))
 }
 
 // A tenant can write any text into the Leases of its slots.

@@ -68,10 +68,10 @@ func uncarried(namespace string, found Uncarried) (warnings []string) {
 	var restarted, written []string
 	for _, w := range found.Workloads[:min(len(found.Workloads), mostUncarried)] {
 		name := strings.ToLower(w.Kind) + "/" + w.Name
-		if w.Kind == "CronJob" {
-			written = append(written, name)
-		} else {
+		if w.Owner().Restarts {
 			restarted = append(restarted, name)
+		} else {
+			written = append(written, name)
 		}
 	}
 	var do []string

@@ -55,7 +55,7 @@ func waitsAtBarrier(c corev1.Container) bool { return c.Name == api.BarrierConta
 // ofJob reports whether a Job makes the pod, or the pods of the template.
 func (f Facts) ofJob() bool {
 	if f.isTemplate() {
-		return f.Workload.Kind == "Job" || f.Workload.Kind == "CronJob"
+		return f.Workload.Owner().Runs
 	}
 	return f.Run.UID != ""
 }

@@ -88,7 +88,7 @@ func RestoredOrigin(pod *corev1.Pod, request api.Request) (Origin, bool) {
 	workload, ok := api.ParseWorkload(args.Workload)
 	// A Job never adopts its restored pods, so they would do its work a second time. A core kind but
 	// this one is a forgery, by which a pod would hold a workload's slot under another name.
-	if workload.Kind == "Job" || workload.Kind == "CronJob" || workload.Group == "" && workload.Kind != "ReplicationController" || workload.String() != args.Workload {
+	if api.BuiltinOwner(workload.Kind).Runs || workload.Group == "" && workload.Kind != "ReplicationController" || workload.String() != args.Workload {
 		return Origin{}, false
 	}
 	if !ok || pod.Annotations[api.SlotsAnnotation] != strings.Join(request.Marks(workload), ",") {

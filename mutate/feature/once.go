@@ -92,7 +92,7 @@ func judgeRevision(p *Pod) reason.Refusals {
 	claim, once := p.Request.Once()
 	switch {
 	case !once || claim.Name != "":
-	case p.isTemplate() && !slices.Contains(revisioned, p.Workload.Kind):
+	case p.isTemplate() && !hasKey(p.Workload.Owner()):
 		refusals.Add(reason.NoRevision, "the pods of a %s have no revision", p.Workload.Kind)
 	case !p.isTemplate() && p.onceKey() == "":
 		refusals.Add(reason.NoRevision, "no controller has numbered the template of the pod")
@@ -100,8 +100,8 @@ func judgeRevision(p *Pod) reason.Refusals {
 	return refusals
 }
 
-// revisioned are the kinds of workloads whose pods can have a once claim without a name.
-var revisioned = []string{"Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob"}
+// hasKey reports whether pods of the kind can have a once claim without a name: by their revision, or by their Job.
+func hasKey(of api.Owner) bool { return of.Rolls || of.Runs }
 
 // warnOfFiles warns if a later container mounts a volume that the container of a once claim writes.
 // The warning concerns only volumes of the pod or of its node. The later container runs in every

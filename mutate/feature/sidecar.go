@@ -250,10 +250,9 @@ func (s sidecar) agentArgs() []string {
 		args.Any = false
 		args.Shard = s.Annotations[batchv1.JobCompletionIndexAnnotation]
 	}
-	args.LeaseDuration, args.Failsafe = s.Request.Duration(), s.Request.Failsafe
+	args.Settings = s.Request.Settings
+	args.LeaseDuration, args.Readiness = s.Request.Duration(), s.standbys()
 	args.OnceKey = cmp.Or(s.onceKey(), s.run())
-	args.OnBusy = s.Request.OnBusy
-	args.WaitAtMost = s.Request.WaitAtMost
 
 	// The pod.
 	args.Job = jobOf(s.Facts)
@@ -277,11 +276,9 @@ func (s sidecar) agentArgs() []string {
 	}
 
 	// Standbys and rollouts.
-	args.Readiness = s.standbys()
 	if delay := s.Request.EndpointDelay; delay != nil {
 		args.EndpointDelay = *delay
 	}
-	args.YieldAfter, args.Prefer = s.Request.YieldAfter, s.Request.Prefer
 	if s.Request.TakesTurns() {
 		args.Revision = s.Revision
 		args.MinReady = s.MinReady

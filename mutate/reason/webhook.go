@@ -3,6 +3,8 @@
 
 package reason
 
+import "github.com/metaparticle-io/metaparticle/api"
+
 // All has each reason of the webhook once, in the order of docs/troubleshoot/reasons.md.
 var All = []Explanation{
 	{
@@ -165,12 +167,12 @@ var All = []Explanation{
 	},
 	{
 		Reason:  NoHandover,
-		Meaning: "With `metaparticle.io/yield-after` and `metaparticle.io/prefer` a holder hands over to a standby that answers. It answers in a second Lease, which each lock has, and the singleton of a Deployment, StatefulSet, DaemonSet, Rollout (argoproj.io) or DeploymentConfig (OpenShift). `prefer` needs such a workload with a lock, too, and standbys that can be Ready. With a gated init container, or with a port that a standby cannot forward, only the holder is Ready.",
+		Meaning: "With `metaparticle.io/yield-after` and `metaparticle.io/prefer` a holder hands over to a standby that answers. It answers in a second Lease, which each lock has, and the singleton of a " + api.KindsThatRoll("or") + ". `prefer` needs such a workload with a lock, too, and standbys that can be Ready. With a gated init container, or with a port that a standby cannot forward, only the holder is Ready.",
 		Do:      "remove the annotation, or put the pods into a Deployment, StatefulSet or DaemonSet whose standbys can be Ready",
 	},
 	{
 		Reason:  NoFailsafe,
-		Meaning: "With `metaparticle.io/failsafe` an application that exits in an outage of the API server starts again under the same hold. A gated init container, which ran under that hold, does not run again. Without `alone` the holder needs the promises of standbys. They offer themselves in a second Lease, which the singleton of a Deployment, StatefulSet, DaemonSet, Rollout (argoproj.io) or DeploymentConfig (OpenShift) has. The holder asks them at the port of their agents. With `hostNetwork` the agents have no port, because two pods on one node would share it.",
+		Meaning: "With `metaparticle.io/failsafe` an application that exits in an outage of the API server starts again under the same hold. A gated init container, which ran under that hold, does not run again. Without `alone` the holder needs the promises of standbys. They offer themselves in a second Lease, which the singleton of a " + api.KindsThatRoll("or") + " has. The holder asks them at the port of their agents. With `hostNetwork` the agents have no port, because two pods on one node would share it.",
 		Do:      "leave the init container out of metaparticle.io/containers; without alone, use a Deployment, StatefulSet or DaemonSet without hostNetwork, or one replica and alone (10m,alone); or remove metaparticle.io/failsafe",
 	},
 	{

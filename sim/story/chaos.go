@@ -101,7 +101,7 @@ func newChaos(w *world.World) *chaos {
 func anyTemplate(w *world.World, choice []time.Duration, workload string, replicas int, slots []string) world.Template {
 	r := w.Rng
 	t := world.Template{
-		Workload: workload, Slots: slots, Any: api.AnyOne(slots[0]), Duration: engine.Pick(r, choice),
+		Workload: workload, Slots: slots, Any: api.AnyOne(slots[0]), Settings: api.Settings{LeaseDuration: engine.Pick(r, choice)},
 		Gate: engine.Pick(r, world.Gates), Grace: engine.Between(r, 3*time.Second, 20*time.Second),
 		Containers: []string{"app"}, StandBy: engine.Chance(r, .8),
 		Obedient: engine.Chance(r, .3),
@@ -119,7 +119,7 @@ func anyTemplate(w *world.World, choice []time.Duration, workload string, replic
 		t.Inits = []string{"migrate"}
 	}
 	if engine.Chance(r, .3) {
-		t.Restless = engine.Between(r, 5*time.Second, time.Minute) * max(1, t.Duration/(30*time.Second))
+		t.Restless = engine.Between(r, 5*time.Second, time.Minute) * max(1, t.LeaseDuration/(30*time.Second))
 	}
 	if engine.Chance(r, .2) {
 		t.LateReader = engine.Between(r, time.Millisecond, 500*time.Millisecond)

@@ -103,7 +103,7 @@ func (j *jobs) lastHolder() {
 	})
 	// A waiter sees a first state of the hold within the period of one renewal. Only the next
 	// renewal meets the condition.
-	bound := j.settling() + j.waiters.looking() + world.Slow(2*world.BudgetOf(t.Duration).Renew)
+	bound := j.settling() + j.waiters.looking() + world.Slow(2*world.BudgetOf(t.LeaseDuration).Renew)
 	j.waiters.proceed(bound, func(p *world.Waiter) bool { return !j.waiters.mute(p) })
 }
 

@@ -168,7 +168,7 @@ func (j *judge) turn() time.Duration {
 func (j *judge) taking() time.Duration {
 	return sum([]part{
 		{"a pod that a release names comes first", world.Slow(time.Second)},
-		{"a pod that has yielded lets the others go first", world.Slow(world.BudgetOf(j.Template.Duration).Retry)},
+		{"a pod that has yielded lets the others go first", world.Slow(world.BudgetOf(j.Template.LeaseDuration).Retry)},
 		{"a refused pod tries again", world.Slow(time.Second)},
 		{"the requests take a while", time.Second},
 	})

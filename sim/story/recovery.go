@@ -194,7 +194,7 @@ func (r *recovery) checkChatter(a *world.AgentProcess, sent int, last time.Durat
 			silent++
 		}
 	}
-	budget, err := api.NewBudget(a.Pod.Duration)
+	budget, err := api.NewBudget(a.Pod.LeaseDuration)
 	engine.Must(err)
 	most := held*(int(float64(last)*(1+world.Skew)/float64(budget.Renew))+1) + 2*silent
 	if sent > most {

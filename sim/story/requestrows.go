@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 	"github.com/metaparticle-io/metaparticle/sim/world"
@@ -167,7 +168,7 @@ func (r requestRows) starving() {
 	r.once(func(*world.Child) {
 		r.API.Weather.Sealed = r.slots[1]
 		modest = r.NewPod(world.Template{
-			Workload: "job", Slots: r.slots[:1], Duration: r.budget.Duration, Grace: r.grace, Containers: []string{"app"},
+			Workload: "job", Slots: r.slots[:1], Settings: api.Settings{LeaseDuration: r.budget.Duration}, Grace: r.grace, Containers: []string{"app"},
 			StandBy: true, Obedient: true, Gate: r.templates[0].Gate,
 		}, engine.Pick(r.Rng, r.Nodes))
 	})

@@ -95,7 +95,7 @@ func (r *riding) begin(kind int) {
 	case 1:
 		r.API.Weather.Puts = engine.Pick(r.Rng, apiserver.Faults)
 	default:
-		given := world.BudgetOf(r.template().Duration).RequestTimeout
+		given := world.BudgetOf(r.template().LeaseDuration).RequestTimeout
 		r.API.Store = engine.Between(r.Rng, given, 3*given)
 	}
 	r.Note("script", "an outage: %v, writes take %v more", r.API.Weather, r.API.Store)
@@ -146,7 +146,7 @@ func (r *riding) rideOut(kind func() int) bool {
 		return false
 	}
 	r.Do(r.end)
-	return r.Pass(world.Slow(r.template().Duration)) && r.runsOn(c)
+	return r.Pass(world.Slow(r.template().LeaseDuration)) && r.runsOn(c)
 }
 
 // exits lets the application of the child exit, and demands that it runs again in the same hold once the

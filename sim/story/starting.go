@@ -82,7 +82,7 @@ func (s *starting) started(after string) bool {
 // lasting bounds the time until every pod has started, one after the other.
 func (s *starting) lasting() time.Duration {
 	t := s.templates[0]
-	one := t.Behaviour.Starts + world.Slow(t.Duration) + s.handingOver() + world.MostBackOff + 5*time.Second
+	one := t.Behaviour.Starts + world.Slow(t.LeaseDuration) + s.handingOver() + world.MostBackOff + 5*time.Second
 	return s.settling() + time.Duration(s.replicas[t.Workload]+1)*one
 }
 

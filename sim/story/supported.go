@@ -26,22 +26,22 @@ func newSupported(w *world.World) *supported {
 	r.templates, r.replicas[t.Workload], r.slots = []world.Template{t}, replicas, t.Slots
 	r.longest, r.grace = t.Stated(), t.Grace
 	if brief := t; engine.Chance(w.Rng, .3) { // as after a change of the lease duration
-		brief.Duration = (t.Duration * 2 / 3).Truncate(time.Second)
-		if brief.Duration >= api.MinLeaseDuration {
+		brief.LeaseDuration = (t.LeaseDuration * 2 / 3).Truncate(time.Second)
+		if brief.LeaseDuration >= api.MinLeaseDuration {
 			w.NewPod(brief, w.Nodes[0])
 		}
 	}
 	r.refill() // one pod on each node
 	w.NewEnroller("enroll-1")
 	brief := *r.workloads
-	brief.longest = 2 * t.Duration // the longest fault of a round lasts for twice as long
+	brief.longest = 2 * t.LeaseDuration // the longest fault of a round lasts for twice as long
 	r.trouble = &trouble{workloads: &brief, takesLeases: engine.Chance(w.Rng, .3)}
 	if engine.Chance(w.Rng, .3) {
 		r.elector = w.NewElector("elector", rolled)
 		r.elector.Paused = true
 		r.trouble.elector = r.elector
 	}
-	return &supported{riding: r, budget: world.BudgetOf(t.Duration)}
+	return &supported{riding: r, budget: world.BudgetOf(t.LeaseDuration)}
 }
 
 // run plays the story of one seed.

@@ -30,7 +30,7 @@ func newTable(w *world.World) *table {
 	t := &table{&demands{recovery: &recovery{workloads: all}, slot: api.LockLease("a"), budget: budget}}
 	t.grace = engine.Between(w.Rng, 3*time.Second, 8*time.Second)
 	t.templates = []world.Template{{
-		Workload: "web", Slots: []string{t.slot}, Duration: d, Grace: t.grace, Containers: []string{"app"},
+		Workload: "web", Slots: []string{t.slot}, Settings: api.Settings{LeaseDuration: d}, Grace: t.grace, Containers: []string{"app"},
 		StandBy: true, Obedient: true, Gate: engine.Pick(w.Rng, world.Gates),
 	}}
 	if engine.Chance(w.Rng, .3) {

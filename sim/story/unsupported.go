@@ -25,7 +25,7 @@ func (s *supported) rare() (steps []func() bool) {
 	if s.replicas["web"] > 2 {
 		steps = append(steps, s.newlyListed, s.listsAgain)
 	}
-	if s.elector != nil && s.template().Duration < world.ElectorLease {
+	if s.elector != nil && s.template().LeaseDuration < world.ElectorLease {
 		steps = append(steps, s.foreign)
 	}
 	return steps
@@ -194,7 +194,7 @@ func (s *supported) acquires() bool {
 // inherits lets a holder of a shorter lease duration die. Whoever takes its slot reaches the API server no more after
 // that write, so it never renews. The other supporters of the dead holder must wait for as long as the Lease says now.
 func (s *supported) inherits() bool {
-	brief := slices.IndexFunc(s.Pods, func(p *world.Pod) bool { return p.Duration < s.template().Duration })
+	brief := slices.IndexFunc(s.Pods, func(p *world.Pod) bool { return p.LeaseDuration < s.template().LeaseDuration })
 	if brief < 0 || s.replicas["web"] == 2 || s.pod(s.Pods[brief].Identity()) == nil {
 		return true
 	}

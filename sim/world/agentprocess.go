@@ -99,7 +99,7 @@ func (a *AgentProcess) begin() {
 		},
 		Claims: agent.Claims{
 			Need: api.Need{Slots: life, Any: p.Any, Shards: p.Shards}, StartSlots: start,
-			LeaseDuration: p.Duration, Readiness: api.ReadinessHolder,
+			Settings: p.Settings,
 		},
 		Past: agent.Past{First: a.first},
 		Outside: agent.Outside{
@@ -111,17 +111,17 @@ func (a *AgentProcess) begin() {
 		p.boots = noteBoot(p.boots, p.Node.boot)
 		config.Boots = p.boots
 	}
+	config.Readiness = api.ReadinessHolder
 	if p.Revision.Valid() {
 		config.Revision, config.Readiness, config.ReplacesUnready = p.Revision, api.ReadinessForward, p.Strict
 	}
-	config.YieldAfter, config.Failsafe = p.YieldAfter, p.Failsafe
 	if config.Contact = p.contact; p.supports() {
 		config.PodIP, config.Ask = p.contact.Addr().String(), a.ask
 	}
 	if p.Preferred() {
-		config.Prefer = agent.PrefersSelf
+		config.Preferred = agent.PrefersSelf
 	} else if p.Behaviour.Prefers != "" {
-		config.Prefer = agent.PrefersOthers
+		config.Preferred = agent.PrefersOthers
 	}
 	if p.EndpointDelay > 0 {
 		config.Ports, config.EndpointDelay = api.Ports{{Number: 80}}, p.EndpointDelay
@@ -162,7 +162,7 @@ func (a *AgentProcess) runShims(config agent.Config) error {
 		return err // the process is dead already
 	}
 	config.Gate, config.Granted, config.Shims = g, g.granted, g
-	config.OnBusy, config.WaitAtMost, config.NoteCourse = a.Pod.OnBusy, a.Pod.WaitAtMost, a.noteCourse
+	config.NoteCourse = a.noteCourse
 	config.Job = a.Pod.Job
 	if config.OnceKey = a.Pod.Key; config.Shards > 0 {
 		config.OnceKey, config.Run = "", a.Pod.Key

@@ -30,7 +30,7 @@ type Behaviour struct {
 }
 
 // mostBroken is the longest life of the application of a broken version. In that time
-// even the fastest clock counts less than turn.Proof, so the version is never proven.
+// even the fastest clock counts less than api.TurnProof, so the version is never proven.
 const mostBroken = 9 * time.Second
 
 // Broken reports whether docs/operate/rollouts.md calls the version broken.

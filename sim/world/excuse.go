@@ -54,7 +54,7 @@ func (s *shown) unstorable() bool {
 // counts from the instant from which the requests of the pod's agent reach the API server
 // again.
 func (s *shown) mostUnready() time.Duration {
-	requests := 2 * Slow(BudgetOf(s.pod.Duration).RequestTimeout) // two requests hang
+	requests := 2 * Slow(BudgetOf(s.pod.LeaseDuration).RequestTimeout) // two requests hang
 	pause := Slow(Slowest)                                        // the agent waits between two attempts
 	return requests + pause + 5*time.Second                       // a new agent process starts
 }

@@ -93,7 +93,7 @@ func (w *World) NewPod(t Template, n *Node) *Pod {
 	p.plug()
 	p.Register()
 	w.Pods = append(w.Pods, p)
-	w.Note(p.Name, "pod %s on %s (clock %.3f, lease %v), slots %v", p.uid, n.Name, n.Rate, p.Duration, p.Slots)
+	w.Note(p.Name, "pod %s on %s (clock %.3f, lease %v), slots %v", p.uid, n.Name, n.Rate, p.LeaseDuration, p.Slots)
 	w.After(engine.Between(p.rng, 10*time.Millisecond, time.Second), p.startAll)
 	return p
 }
@@ -185,7 +185,7 @@ func (p *Pod) Register() {
 		"metadata": map[string]any{
 			"name": p.Name, "namespace": Namespace, "creationTimestamp": time.Now().UTC().Format(time.RFC3339), "labels": map[string]any{api.GatedLabel: api.Gated},
 			"annotations": map[string]any{
-				api.SlotsAnnotation: strings.Join(p.claimed(), ","), api.LeaseDurationAnnotation: p.Duration.String(),
+				api.SlotsAnnotation: strings.Join(p.claimed(), ","), api.LeaseDurationAnnotation: p.LeaseDuration.String(),
 			},
 		},
 		"spec": p.spec(), "status": map[string]any{"phase": "Running"},

@@ -119,7 +119,7 @@ func checkCode(s *ShimProcess) {
 // machine was paused since then is excused, because its clock stood still.
 func checkSkipped(s *ShimProcess) {
 	p, l := s.Container.pod, s.w.Checks
-	since := l.Now() - time.Duration(float64(p.Duration)/(1-Skew)) - time.Second
+	since := l.Now() - time.Duration(float64(p.LeaseDuration)/(1-Skew)) - time.Second
 	other := func(c *Child) bool { return c.Pod().Job != p.Job && c.Has(p.Slots[0]) }
 	lives := slices.ContainsFunc(l.Alive, other)
 	lived := slices.ContainsFunc(l.Ends, func(e Ending) bool { return e.At >= since && other(e.Child) })
@@ -148,7 +148,7 @@ func slotsOf(env []string) (slots []SlotToken) {
 // beat returns the period after which a shim sends its state again. The period grows with the
 // lease duration, because each repetition makes the simulation slower.
 func (t Template) beat() time.Duration {
-	return gate.BeatEvery * max(1, t.Duration/(30*time.Second))
+	return gate.BeatEvery * max(1, t.LeaseDuration/(30*time.Second))
 }
 
 // beat pushes the tick [shim.Beat] after the time "pause", and then after each period.

@@ -26,9 +26,10 @@ type Template struct {
 	// Claims are all slots in the pod's annotation, if Slots may be only a part of them; nil
 	// otherwise.
 	Claims []string
-	// Duration is the lease duration, and Grace the termination grace period.
-	Duration time.Duration
-	Grace    time.Duration
+	// Settings are those of the pod's annotations.
+	api.Settings
+	// Grace is the termination grace period.
+	Grace time.Duration
 	// Containers are the names of the gated containers.
 	Containers []string
 	// Inits are the names of the gated init containers, which run before the other containers.
@@ -53,22 +54,12 @@ type Template struct {
 	// EndpointDelay is the time that a holder takes to leave its Services; zero for a pod
 	// without ports.
 	EndpointDelay time.Duration
-	// Failsafe is the longest outage of the API server that the application survives; zero for what Duration
-	// gives.
-	Failsafe api.Failsafe
-	// YieldAfter is the time after which an application that fails its readiness probe hangs; zero
-	// for none.
-	YieldAfter time.Duration
 	// Strict reports that the controller is strict: during a rollout the controller deletes each
 	// old pod that is not Ready.
 	Strict bool
 	// Ends is the approximate time after which a child ends with success. The kubelet then
 	// does not restart its container, and the pod ends. Zero means never.
 	Ends time.Duration
-	// OnBusy selects what the pod does while another pod holds. The field WaitAtMost bounds the
-	// wait of the pod; 0 means no bound.
-	OnBusy     api.OnBusy
-	WaitAtMost time.Duration
 }
 
 // Gates are the gates that a pod may have.
@@ -99,7 +90,7 @@ func (t Template) claimed() []string {
 }
 
 // Stated returns the duration that the pods write into their Leases.
-func (t Template) Stated() time.Duration { return t.Failsafe.Stated(t.Duration) }
+func (t Template) Stated() time.Duration { return t.Failsafe.Stated(t.LeaseDuration) }
 
 // StartsOnly reports whether the pods hold slots only while their application starts.
 func (t Template) StartsOnly() bool { return len(t.forLife()) == 0 }

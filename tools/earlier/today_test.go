@@ -17,7 +17,6 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
-	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -38,7 +37,7 @@ func held() lease.Record {
 			Serving: acquired.Add(time.Second), Leaving: "soon", Leave: "h1.1",
 		},
 		Paused: api.PauseHold, Yield: api.Yield{Hold: "h1", Successor: "next_u"},
-		Rollout: turn.Rollout{Hold: "h1", Yields: turn.Now, Proven: revision}.String(),
+		Rollout: api.Rollout{Hold: "h1", Yields: api.YieldsNow, Proven: revision}.String(),
 	}
 }
 

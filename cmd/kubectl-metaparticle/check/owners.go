@@ -55,7 +55,7 @@ func (c Cluster) owners(ctx context.Context) (Finding, error) {
 // controllers returns the controllers of the workloads in a namespace.
 func (c Cluster) controllers(ctx context.Context, namespace string) (map[api.Workload]*metav1.OwnerReference, error) {
 	all := map[api.Workload]*metav1.OwnerReference{}
-	for _, kind := range []string{"Deployment", "StatefulSet", "DaemonSet"} {
+	for _, kind := range api.KindsOf(func(o api.Owner) bool { return o.Restarts }) {
 		list := new(metav1.PartialObjectMetadataList)
 		list.APIVersion, list.Kind = "apps/v1", kind+"List"
 		if err := c.List(ctx, list, client.InNamespace(namespace), client.Limit(mostWorkloads)); err != nil {

@@ -170,12 +170,9 @@ func (c Cluster) claims(ctx context.Context) (Finding, error) {
 		return Finding{}, err
 	}
 	var without, open, lacking []string
-	for _, kind := range []string{"Deployment", "StatefulSet", "DaemonSet", "CronJob"} {
+	for _, kind := range api.KindsOf(api.Owner.Lasts) {
 		list := new(metav1.PartialObjectMetadataList)
-		list.APIVersion, list.Kind = "apps/v1", kind+"List"
-		if kind == "CronJob" {
-			list.APIVersion = "batch/v1"
-		}
+		list.APIVersion, list.Kind = api.BuiltinOwner(kind).APIVersion(), kind+"List"
 		if err := c.List(ctx, list, client.Limit(mostWorkloads)); err != nil {
 			return Finding{}, err
 		}
@@ -219,10 +216,7 @@ func (c Cluster) uncarried(ctx context.Context, version, kind, namespace string)
 	if err := c.List(ctx, list, client.InNamespace(namespace)); err != nil {
 		return nil, err
 	}
-	path := []string{"spec", "template", "metadata", "annotations"}
-	if kind == "CronJob" {
-		path = append([]string{"spec", "jobTemplate"}, path...)
-	}
+	path := append(api.BuiltinOwner(kind).TemplatePath(), "metadata", "annotations")
 	for _, w := range list.Items {
 		template, _, err := unstructured.NestedStringMap(w.Object, path...)
 		if err != nil {
