@@ -55,6 +55,6 @@ func (s *shown) unstorable() bool {
 // again.
 func (s *shown) mostUnready() time.Duration {
 	requests := 2 * Slow(BudgetOf(s.pod.LeaseDuration).RequestTimeout) // two requests hang
-	pause := Slow(Slowest)                                        // the agent waits between two attempts
-	return requests + pause + 5*time.Second                       // a new agent process starts
+	pause := Slow(Slowest)                                             // the agent waits between two attempts
+	return requests + pause + 5*time.Second                            // a new agent process starts
 }
