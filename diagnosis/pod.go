@@ -143,7 +143,7 @@ func Suspect(pod *corev1.Pod) reason.Reason {
 // pod holds, and so cannot have the fault.
 func EventNote(suspicion reason.Reason, pod *corev1.Pod, holds bool) string {
 	for _, r := range pods {
-		if r.Reason == suspicion && !(r.waits && holds) {
+		if r.Reason == suspicion && (!r.waits || !holds) {
 			f := r.finding(pod, "")
 			return r.Meaning + " To do: " + f.Do + ": " + f.Run
 		}
@@ -208,24 +208,27 @@ func Kept(pod *corev1.Pod) corev1.PodStatus {
 			})
 		}
 	}
-	if run := agentRun(pod); run != nil {
-		kept.InitContainerStatuses = []corev1.ContainerStatus{{Name: api.AgentContainer, State: corev1.ContainerState{Running: run}}}
-	}
-	keep := func(to *[]corev1.ContainerStatus, all []corev1.ContainerStatus) {
-		for _, s := range all {
-			if stopped(s) != "" {
-				*to = append(*to, keptContainer(s))
-				return
-			}
+	kept.InitContainerStatuses = keptContainers(pod.Status.InitContainerStatuses)
+	kept.ContainerStatuses = keptContainers(pod.Status.ContainerStatuses)
+	return kept
+}
+
+// keptContainers returns the status of the agent, and that of the first container that does not run.
+func keptContainers(all []corev1.ContainerStatus) (kept []corev1.ContainerStatus) {
+	agent, bad := false, false
+	for _, s := range all {
+		isAgent, isBad := !agent && s.Name == api.AgentContainer, !bad && stopped(s) != ""
+		if isAgent || isBad {
+			kept = append(kept, keptContainer(s))
 		}
+		agent, bad = agent || isAgent, bad || isBad
 	}
-	keep(&kept.InitContainerStatuses, pod.Status.InitContainerStatuses)
-	keep(&kept.ContainerStatuses, pod.Status.ContainerStatuses)
 	return kept
 }
 
 func keptContainer(s corev1.ContainerStatus) corev1.ContainerStatus {
 	kept := corev1.ContainerStatus{Name: word(s.Name), RestartCount: s.RestartCount}
+	kept.State.Running = s.State.Running
 	ended := func(t *corev1.ContainerStateTerminated) *corev1.ContainerStateTerminated {
 		if t == nil {
 			return nil
