@@ -17,6 +17,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/api/podspec"
 	"github.com/metaparticle-io/metaparticle/console/view"
+	"github.com/metaparticle-io/metaparticle/diagnosis"
 )
 
 // These constants bound the objects in the caches. No agent writes an Event above the bounds, and
@@ -113,28 +114,17 @@ func keepPod(p *corev1.Pod) *corev1.Pod {
 	if slots := p.Annotations[api.SlotsAnnotation]; slots != "" {
 		kept.Annotations = map[string]string{api.SlotsAnnotation: api.Shortened(slots, view.MaxSlots)}
 	}
-	kept.Status.Phase, kept.Status.StartTime = p.Status.Phase, p.Status.StartTime
+	kept.Status = diagnosis.Kept(p)
+	kept.Status.StartTime = p.Status.StartTime
 	for _, c := range p.Status.Conditions {
-		if slices.ContainsFunc(kept.Status.Conditions, func(other corev1.PodCondition) bool { return other.Type == c.Type }) {
-			continue // a pod that repeats a pod condition must not fill the cache
-		}
-		switch condition := (corev1.PodCondition{Type: c.Type, Status: c.Status}); c.Type {
-		case api.ReadyCondition:
-			condition.Reason, condition.Message = api.Shortened(c.Reason, view.MaxWord), api.Shortened(c.Message, view.MaxMessage)
-			condition.LastTransitionTime = c.LastTransitionTime
-			kept.Status.Conditions = append(kept.Status.Conditions, condition)
-		case corev1.PodReady, corev1.PodInitialized:
-			kept.Status.Conditions = append(kept.Status.Conditions, condition)
-		default: // the page shows no other pod condition
+		known := slices.ContainsFunc(kept.Status.Conditions, func(other corev1.PodCondition) bool { return other.Type == c.Type })
+		if !known && (c.Type == corev1.PodReady || c.Type == corev1.PodInitialized) { // the page shows no other pod condition
+			kept.Status.Conditions = append(kept.Status.Conditions, corev1.PodCondition{Type: c.Type, Status: c.Status})
 		}
 	}
 	for _, c := range p.Status.ContainerStatuses[:min(len(p.Status.ContainerStatuses), maxContainers)] {
-		status := corev1.ContainerStatus{Name: api.Shortened(c.Name, view.MaxWord)}
-		if status.State.Running = c.State.Running; c.State.Waiting != nil {
-			status.State.Waiting = &corev1.ContainerStateWaiting{Reason: api.Shortened(c.State.Waiting.Reason, view.MaxWord)}
-		}
-		if status.State.Running != nil || status.State.Waiting != nil {
-			kept.Status.ContainerStatuses = append(kept.Status.ContainerStatuses, status)
+		if c.State.Running != nil {
+			kept.Status.ContainerStatuses = append(kept.Status.ContainerStatuses, corev1.ContainerStatus{Name: api.Shortened(c.Name, view.MaxWord), State: corev1.ContainerState{Running: c.State.Running}})
 		}
 	}
 	return kept

@@ -132,6 +132,14 @@ func whole() view.State {
 		}
 	}
 	pod("crashed", waits("CrashLoopBackOff"))
+	pod("pulls", func(p *corev1.Pod) {
+		p.DeletionTimestamp = nil
+		p.Status.ContainerStatuses[0].State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ErrImagePull", Message: "not found"}}
+	})
+	pod("silent", func(p *corev1.Pod) {
+		p.DeletionTimestamp, p.Status.Conditions = nil, p.Status.Conditions[1:]
+		p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: api.AgentContainer, Image: secret, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: at}}}}
+	})
 	pod("new", waits("PodInitializing"))
 	pod("program", func(p *corev1.Pod) { p.Spec.InitContainers[1].Args = []string{api.LocalRole, secret} })
 	pod("readiness", func(p *corev1.Pod) {
@@ -162,6 +170,12 @@ func TestStrippingUnreadFieldsNeverChangesShownSlots(t *testing.T) {
 	require.Equal(t, "singleton.service-serving-knative-dev.shop", want[7].Slot)
 	require.NotEmpty(t, want[4].Handovers)
 	require.NotEmpty(t, want[5].Standbys)
+	var found []string
+	for _, f := range want[4].Findings {
+		found = append(found, f.String())
+	}
+	require.Equal(t, []string{"pod pulls: its container app does not run: ErrImagePull: not found", "pod silent: its agent has run since 2026-11-23T12:00:00Z without a word to the API server, so the application waits. " +
+		"Often a NetworkPolicy forbids egress to the API server, or a proxy or mesh is in between"}, found[len(found)-2:])
 	require.Len(t, want[2].Why, 2, want[2])
 	require.NotNil(t, want[2].Moved)
 	require.NotNil(t, want[2].Talk)

@@ -32,6 +32,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/console/view"
+	"github.com/metaparticle-io/metaparticle/diagnosis"
 	"github.com/metaparticle-io/metaparticle/listing"
 )
 
@@ -61,8 +62,8 @@ type watch struct {
 	mu sync.Mutex
 	// seen has the instant of the last change of each Lease, renewals included.
 	seen map[types.UID]time.Time
-	// silence wakes the watch at the next instant at which a holder becomes silent, or a hold
-	// expires.
+	// silence wakes the watch at the next instant at which a holder becomes silent, a hold expires, or something is
+	// wrong with a pod.
 	silence *time.Timer
 }
 
@@ -221,27 +222,32 @@ func (w *watch) show(ctx context.Context) error {
 	}
 	state.Workloads = slices.Concat(objects(deployments.Items), objects(statefulSets.Items), objects(daemonSets.Items), objects(jobs.Items))
 	if !state.Old {
-		state.Seen = w.notices(state.Leases, state.Now)
+		state.Seen = w.notices(state.Leases, state.Pods, state.Now)
 	}
 	return w.publish(state.Slots(nil, mostHandovers), trouble)
 }
 
 // notices returns the instant of each Lease's last change, by the Lease's uid. The method also sets
-// the timer for the next instant at which a holder becomes silent, or a hold expires.
-func (w *watch) notices(leases []*coordinationv1.Lease, now time.Time) map[types.UID]time.Time {
+// the timer for the next instant at which a holder becomes silent, a hold expires, or something is wrong with a pod.
+func (w *watch) notices(leases []*coordinationv1.Lease, pods []*corev1.Pod, now time.Time) map[types.UID]time.Time {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var next time.Time
+	sooner := func(at time.Time) {
+		if at.After(now) && (next.IsZero() || at.Before(next)) {
+			next = at
+		}
+	}
+	for _, pod := range pods {
+		sooner(diagnosis.Due(pod))
+	}
 	for _, l := range leases {
 		seen, ok := w.seen[l.UID]
 		if !ok || view.HolderOf(l) == "" {
 			continue
 		}
-		for _, at := range []time.Time{view.Silent(l, seen), view.Expired(l, seen)} {
-			if at.After(now) && (next.IsZero() || at.Before(next)) {
-				next = at
-			}
-		}
+		sooner(view.Silent(l, seen))
+		sooner(view.Expired(l, seen))
 	}
 	if w.silence != nil {
 		w.silence.Stop()

@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/diagnosis"
 )
 
 // overQuota returns the API server's refusal of an object beyond a ResourceQuota.
@@ -205,7 +206,7 @@ func TestHolderIsNotSilent(t *testing.T) {
 	w.settle(r)
 	w.holds("lock.a", "a_"+string(pod.UID))
 	w.settle(r)
-	w.now = w.now.Add(silentNotice)
+	w.now = w.now.Add(diagnosis.Lasts)
 	w.settle(r)
 	assert.Empty(t, w.events)
 }
@@ -232,7 +233,7 @@ func TestSilentAgentCausesOneEventOnItsPod(t *testing.T) {
 			r := w.process()
 			w.settle(r)
 			assert.Empty(t, w.events)
-			w.now = w.now.Add(silentNotice)
+			w.now = w.now.Add(diagnosis.Lasts)
 			w.settle(r)
 			w.now = w.now.Add(time.Hour)
 			w.settle(r)
@@ -241,7 +242,7 @@ func TestSilentAgentCausesOneEventOnItsPod(t *testing.T) {
 				return
 			}
 			require.Len(t, w.events, 1)
-			assert.Contains(t, w.events[0], "web-1 AgentSilent: The agent of this pod has run for 30 s without a word to the API server")
+			assert.Contains(t, w.events[0], "web-1 AgentSilent: The agent of a pod has run for 30 s without a word to the API server")
 			assert.Contains(t, w.events[0], "kubectl -n shop logs web-1 -c metaparticle-agent")
 			assert.Less(t, len(w.events[0]), 1024, "the longest note of an Event")
 		})
@@ -256,11 +257,11 @@ func TestEnrollLooksAgainAtANewPodUntilItsAgentRuns(t *testing.T) {
 	require.NoError(t, w.server.Update(t.Context(), pod))
 	r := w.process()
 	w.settle(r)
-	require.Equal(t, silentNotice, w.settle(r))
+	require.Equal(t, diagnosis.Lasts, w.settle(r))
 	require.NoError(t, w.server.Status().Update(t.Context(), started(pod)))
-	w.now = w.now.Add(silentNotice)
-	require.Equal(t, silentNotice, w.settle(r))
-	w.now = w.now.Add(silentNotice)
+	w.now = w.now.Add(diagnosis.Lasts)
+	require.Equal(t, diagnosis.Lasts, w.settle(r))
+	w.now = w.now.Add(diagnosis.Lasts)
 	require.Zero(t, w.settle(r))
 	assert.Len(t, w.events, 1)
 	w.now = w.now.Add(heardWithin)
@@ -273,7 +274,7 @@ func TestEnrollLooksAgainAtANewPodUntilItsAgentRuns(t *testing.T) {
 	require.NoError(t, w.server.Status().Update(t.Context(), started(old)))
 	w.now = w.now.Add(heardWithin)
 	w.settle(r)
-	w.now = w.now.Add(silentNotice)
+	w.now = w.now.Add(diagnosis.Lasts)
 	w.settle(r)
 	assert.Len(t, w.events, 2, "its image came late")
 }

@@ -65,7 +65,7 @@ type Reconciler struct {
 
 	shortages spells
 	refused   spells
-	silent    spells
+	suspects  spells
 	notifier  notifier
 }
 
@@ -148,7 +148,7 @@ func (r *Reconciler) enroll(ctx context.Context, s store, seen *snapshot) (time.
 	again = step.Sooner(again, next)
 	refused := slices.Concat(a.refused, conditions.refused, variables.refused, stamps.refused)
 	again = step.Sooner(again, r.refused.notifyRefused(r.Events, seen.namespace, refused, r.now()))
-	again = step.Sooner(again, r.silent.notifySilent(r.Events, seen, r.now()))
+	again = step.Sooner(again, r.suspects.notifySuspects(r.Events, seen, r.now()))
 	if a.foreign {
 		again = step.Sooner(again, foreignRecheck)
 	}
@@ -186,7 +186,7 @@ func (r *Reconciler) forget(namespace string) {
 	r.shut.forget(namespace)
 	r.shortages.forget(namespace)
 	r.refused.forget(namespace)
-	r.silent.forget(namespace)
+	r.suspects.forget(namespace)
 	r.reportShortage(namespace, 0)
 	r.reportBehind(namespace, 0)
 	r.reportFailed(namespace, outcome{})

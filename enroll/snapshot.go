@@ -29,9 +29,9 @@ type snapshot struct {
 	controlled map[api.Workload]client.Object
 	// bare are the pods without a controller that have a singleton of their own.
 	bare []*corev1.Pod
-	// silent are the pods whose agents run and have said nothing, by uid. The youngest pod whose agent does not run yet was
+	// suspects are the pods that may deserve an Event, by uid and reason. The youngest pod whose agent does not run yet was
 	// created at the instant youngest; zero without such a pod.
-	silent   map[string]*corev1.Pod
+	suspects map[string]*corev1.Pod
 	youngest time.Time
 	roles    *agentRoles // contains Facts.Roles
 	bindings []rbacv1.RoleBinding
@@ -64,7 +64,7 @@ func (s store) snapshot(ctx context.Context, namespace string, covers coverage) 
 			seen.wanted.addBarriers(pod)
 			account := pod.Spec.ServiceAccountName
 			seen.awaited.add(pod, account, awaitedBy(pod))
-			seen.addSilent(pod)
+			seen.addSuspect(pod)
 			if isBare(pod) {
 				seen.bare = append(seen.bare, pod)
 			}

@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -126,7 +127,7 @@ func TestStatusCommandRefusesNamesThatNothingHas(t *testing.T) {
 	}{
 		{"shop", "lock/nope", "lock/nope has no Lease in the namespace shop, and no pod claims it: check the name, and the namespace (-n)"},
 		{"shop", "lock.nope", "lock.nope has no Lease in the namespace shop, and no pod claims it: check the name, and the namespace (-n)"},
-		{"shop", "semaphore/nope", "semaphore/nope claims no slot in the namespace shop: check the name, and the namespace (-n)"},
+		{"shop", "semaphore/nope", "semaphore/nope has no Lease in the namespace shop: check the name, and the namespace (-n)"},
 		{"shop", "deployment/nope", `deployment/nope is not in the namespace shop: check the name, and the namespace (-n): read nope: deployments.apps "nope" not found`},
 		{"shop", "pod/nope", `pod/nope is not in the namespace shop: check the name, and the namespace (-n): read pod: pods "nope" not found`},
 		{"nope", "", "there is no namespace nope: check the name (-n)"},
@@ -147,6 +148,38 @@ func TestStatusCommandRefusesNamesThatNothingHas(t *testing.T) {
 	assert.Equal(t, exitNot, b.status(t, screen{watch: true}, "nope"))
 }
 
+// A script must not have to know which command it asks.
+func TestNameThatNothingHasIsOneExitCode(t *testing.T) {
+	for target, said := range map[string]string{
+		"deployment/nope": "deployment/nope is not in the namespace shop: check the name, and the namespace (-n): ",
+		"lock/nope":       "lock/nope has no Lease in the namespace shop",
+		"semaphore/nope":  "semaphore/nope has no Lease in the namespace shop",
+	} {
+		b := newByHand(append(team(nil), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}})...)
+		for name, run := range map[string]func() int{
+			"status": func() int { return b.status(t, screen{}, "shop", target) },
+			"yield":  func() int { return b.yield(t, yielding{}, target) },
+			"pause":  func() int { return b.pause(t, pausing{pause: api.PauseHold}, target) },
+			"explain": func() int {
+				kind, named, _ := strings.Cut(target, "/")
+				if kind != "deployment" {
+					return b.status(t, screen{}, "shop", target) // explain refuses these names before it asks the cluster
+				}
+				return b.exitCode(t, func(std stdio, c cluster) (int, error) {
+					return explain(t.Context(), &explainer{cluster: c, namespace: "shop", now: noon}, std.out, "", "Deployment", named)
+				})
+			},
+		} {
+			if name == "pause" && target != "deployment/nope" {
+				continue // the Lease of a lock can come later
+			}
+			b.err.Reset()
+			assert.Equal(t, exitNot, run(), "%s %s", name, target)
+			assert.True(t, strings.HasPrefix(b.err.String(), said), "%s: %s", name, b.err.String())
+		}
+	}
+}
+
 func TestStatusCommandCountsUngatedAndRefusedPods(t *testing.T) {
 	there := ungated()
 	d := there[0].(*appsv1.Deployment)
@@ -157,9 +190,11 @@ func TestStatusCommandCountsUngatedAndRefusedPods(t *testing.T) {
 	}}
 	b := newByHand(there...)
 	assert.Equal(t, exitNot, b.status(t, screen{words: true}, "shop"))
-	const shown = slot + ": singleton, nobody holds, 0 standbys, 2 pods of Deployment/biller without a gate\n" +
-		"  ungated  Deployment/biller  2 pods    run the application without a gate, whoever holds the slot: restart the workload\n" +
-		"  refused  Deployment/biller  its pods  admission webhook \"pods.metaparticle.io\" denied the request: ImageUnreadable: app: no such host\n"
+	const shown = slot + ": singleton, nobody holds, 0 standbys\n" +
+		"  critical: 2 pods of Deployment/biller run the application without a gate, whoever holds " + slot + "\n" +
+		"    run: kubectl rollout restart -n shop deployment/biller\n" +
+		"  warning: pods of Deployment/biller are refused: ImageUnreadable: app: no such host\n" +
+		"    run: kubectl metaparticle explain -n shop deployment/biller\n"
 	assert.Equal(t, shown, b.out.String())
 	assert.Empty(t, b.err.String())
 	b.out.Reset()

@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/diagnosis"
 )
 
 // explainedAs returns the answer of the command "explain" in the format, and its exit code.
@@ -119,8 +120,8 @@ func TestExplainCommandNamesASilentAgent(t *testing.T) {
 			})
 			c.change(p)
 			shown, code := explainedAs(t, "", "Deployment/biller", together(deployment(claim, claim), leaseOf(c.holder), p)...)
-			const first = "gated, 1 pod, 1 in trouble:\n  - pod a: its agent has been silent since its start 30s ago, so the application waits. " +
-				"Usually the pod cannot reach the API server: a NetworkPolicy without egress to it"
+			const first = "gated, 1 pod, 1 in trouble:\n  - pod a: its agent has run since 2026-01-02T11:59:30Z without a word to the API server, so the application waits. " +
+				"Often a NetworkPolicy forbids egress to the API server"
 			assert.Equal(t, c.silent, strings.Contains(shown, first), shown)
 			assert.Equal(t, c.silent, strings.Contains(shown, "\n    run: kubectl -n shop logs a -c metaparticle-agent\n"), shown)
 			assert.Equal(t, c.silent, code == exitNot)
@@ -207,9 +208,10 @@ func TestExplainCommandAnswersInJSON(t *testing.T) {
 	var got explanation
 	require.NoError(t, json.Unmarshal([]byte(text), &got))
 	assert.Equal(t, explanation{
-		Subject: "Deployment/biller", Namespace: "shop", OptedIn: true, Verdict: "gated, 1 pod; of those to come:",
+		Subject: "Deployment/biller", Namespace: "shop", OptedIn: true, Verdict: "gated, 1 pod; for new pods:",
 		Blockers:    []string{"new pods are refused: Probes: … (60s ago)"},
 		Remedy:      "kubectl metaparticle explain Probes",
+		Findings:    []diagnosis.Finding{{Reason: "Probes", Says: "new pods are refused: Probes: … (60s ago)", Run: "kubectl metaparticle explain Probes", Blocks: true}},
 		Annotations: []map[string]string{{"annotation": "metaparticle.io/singleton=true", "where": "on the workload and its template"}},
 		Slots:       []map[string]string{{"slot": slot, "state": "held by a, token 4711, since 2026-01-02T11:50:00Z (10m), renewed 3s ago"}},
 		Pods:        []map[string]string{{"pod": "a", "state": "holds " + slot, "ready": "Ready", "message": "Holding: two?lines"}},

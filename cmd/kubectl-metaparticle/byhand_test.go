@@ -321,8 +321,8 @@ semaphore.pool.2: paused; nobody holds
 semaphore.pool.10: paused; nobody holds
 `, b.out.String())
 	assert.Empty(t, b.lease(t, "semaphore.pool.x.0").Annotations)
-	assert.Equal(t, exitRefused, b.pause(t, pausing{pause: api.PauseHold}, "lock/other"))
-	assert.Equal(t, "refused: lock/other has no Lease in the namespace shop, and no pod claims it: check the name, and the namespace (-n)\n", b.err.String())
+	assert.Equal(t, exitNot, b.pause(t, pausing{pause: api.PauseHold}, "lock/other"))
+	assert.Equal(t, "lock/other has no Lease in the namespace shop, and no pod claims it: check the name, and the namespace (-n)\n", b.err.String())
 }
 
 func TestCommandsWaitForPodsWithAHugeGrace(t *testing.T) {

@@ -103,6 +103,22 @@ func (p *plugin) greet(ctx context.Context, of *check.Cluster) error {
 	return err
 }
 
+// withoutRights makes one finding of all that a person may not read.
+func withoutRights(findings []check.Finding) (all []check.Finding) {
+	first := -1
+	for _, f := range findings {
+		switch {
+		case !f.Forbidden:
+			all = append(all, f)
+		case first < 0:
+			first, all = len(all), append(all, f)
+		default:
+			all[first].Check += ", " + f.Check
+		}
+	}
+	return all
+}
+
 // tell writes the findings. The result is exitNot if one of the checks failed. Otherwise the result
 // is exitError if the command could not do one of the checks.
 func tell(out io.Writer, findings []check.Finding, output string) (int, error) {
@@ -132,7 +148,7 @@ func tell(out io.Writer, findings []check.Finding, output string) (int, error) {
 		return code, err
 	}
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	for _, f := range findings {
+	for _, f := range withoutRights(findings) {
 		fmt.Fprintf(table, "%s\t%s\t%s\n", f.Result, f.Check, shown(f.Says))
 		if f.Do != "" {
 			fmt.Fprintf(table, "\t\t→ %s\n", shown(f.Do))

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -86,6 +87,34 @@ func (c cluster) slots(ctx context.Context, namespace string) []coordinationv1.L
 		return nil
 	}
 	return slices.DeleteFunc(leases.Items, func(l coordinationv1.Lease) bool { return !api.IsSlot(l.Name) })
+}
+
+// targetsOrReasons proposes, beside targets, the names of reasons, once a person has begun one.
+func (p *plugin) targetsOrReasons(c *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	if len(args) > 0 || begun == "" || !unicode.IsUpper(rune(begun[0])) {
+		return p.completion(targets)(c, args, begun)
+	}
+	var words []string
+	for _, known := range explanations {
+		if name := string(known.Reason); strings.HasPrefix(name, begun) && !slices.Contains(words, name) {
+			words = append(words, name)
+		}
+	}
+	slices.Sort(words)
+	return words, cobra.ShellCompDirectiveNoFileComp
+}
+
+// locksThenCommand proposes the locks of the namespace, then two dashes, and leaves the command behind them to the shell.
+func (p *plugin) locksThenCommand(c *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	switch {
+	case len(args) > 0 && begun == "": // cobra does not tell whether the dashes are there already
+		return []string{"--"}, cobra.ShellCompDirectiveDefault
+	case len(args) > 0:
+		return nil, cobra.ShellCompDirectiveDefault
+	}
+	return p.completion(func(ctx context.Context, p *plugin, c cluster, namespace string, args []string) []string {
+		return slices.DeleteFunc(targets(ctx, p, c, namespace, args), func(word string) bool { return !strings.HasPrefix(word, api.Lock.Name()+"/") })
+	})(c, args, begun)
 }
 
 // successors returns the pods that can hold next: with a slot, those that stand by for it.

@@ -30,7 +30,7 @@ refusal or an Event, the command tells what it means, and what to do.
 
 Exit codes: 0 each claim is in force, or nothing claims; 1 a claim is not in
 force: new pods get no gate or are refused, a pod runs without its gate, or no
-pod can run; 2 error.`
+pod can run; or nothing has the name; 2 error.`
 
 // readTimeout bounds the time of all reads, because a person waits.
 const readTimeout = 30 * time.Second
@@ -42,7 +42,7 @@ func (p *plugin) explainCommand() *cobra.Command {
 		Example: `  kubectl metaparticle explain deployment/biller
   kubectl metaparticle explain pod biller-7d4f9-x2x8z -o json
   kubectl metaparticle explain ImageUnreadable`,
-		ValidArgsFunction: p.completion(targets),
+		ValidArgsFunction: p.targetsOrReasons,
 	}
 	outputFlag(c, &output)
 	c.RunE = p.runs(func(ctx context.Context, args []string) (int, error) {
@@ -84,7 +84,7 @@ func explain(ctx context.Context, e *explainer, out io.Writer, output, kind, nam
 		return exitError, err
 	}
 	e.judge()
-	e.notes = append(e.notes, e.notForwarded...)
+	e.found = append(e.found, e.notForwarded...)
 	text, err := []byte(e.report()), error(nil)
 	if output != "" {
 		text, err = encoded(e.explanation(), output)

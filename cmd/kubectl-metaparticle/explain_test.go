@@ -189,6 +189,10 @@ pods:
 	assert.Contains(t, answer(t, true, "Deployment/biller", there...), why)
 	assert.Contains(t, answer(t, true, "Pod/c", there...), why)
 
+	back := asked()
+	back[0].GetAnnotations()[api.RolloutAnnotation] = `{"hold":"h1","yields":"now","moved":{"from":"a_a-uid","why":"Yielded"}}`
+	assert.Contains(t, answer(t, true, "Deployment/biller", together(deployment(claim, claim), back)...), "why:\n  singleton.deployment.biller came back to a (Yielded).\n")
+
 	// Events tell why the slot of pods without turns moved.
 	there = together(deployment(claim, claim), leaseOf("a"), gatedPod("a", corev1.ConditionTrue, "Holding", "x"),
 		told(11*time.Minute, "z", api.ReasonAcquired, "this pod holds "+slot+" (token 1)"),
@@ -377,12 +381,12 @@ func TestExplainCommandShowsWhyAPodIsUngated(t *testing.T) {
 		"gated before the mistake": {
 			true, "Deployment/biller",
 			together(deployment(misspelt, misspelt), gatedPod("a", corev1.ConditionTrue, "Holding", ""), leaseOf("a")),
-			[]string{"gated, 1 pod; of those to come:\n  - BadAnnotation: ", "held by a, "}, []string{"NotGated"},
+			[]string{"gated, 1 pod; for new pods:\n  - BadAnnotation: ", "held by a, "}, []string{"NotGated"},
 		},
 		"gated before the claim was removed": {
 			true, "Deployment/biller",
 			together(deployment(nil, nil), gatedPod("a", corev1.ConditionTrue, "Holding", ""), leaseOf("a")),
-			[]string{"gated, 1 pod; of those to come:\n  - it and its template claim nothing", "held by a, "}, []string{"not gated"},
+			[]string{"gated, 1 pod; for new pods:\n  - it and its template claim nothing", "held by a, "}, []string{"not gated"},
 		},
 		"template differs": {
 			true, "Deployment/biller", together(deployment(claim, map[string]string{api.SingletonAnnotation: "false"}), plainPod("a", nil)),

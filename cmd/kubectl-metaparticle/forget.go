@@ -32,7 +32,7 @@ is shards/job.NAME, and KEY is the UID of the Job.
 The Lease barrier/NAME.UID.0 records that the barrier of a Job is open. If the command
 forgets that record, later pods of the Job wait at the barrier again.
 
-Exit codes: 0 forgotten; 2 error; 3 refused, and nothing is written.`
+Exit codes: 0 forgotten; 1 nothing has the name; 2 error; 3 refused, and nothing is written.`
 
 func (p *plugin) forgetCommand() *cobra.Command {
 	return &cobra.Command{
@@ -164,7 +164,7 @@ func doneSlots(ctx context.Context, c cluster, namespace, name, key string) ([]s
 // unlessMissing returns the error, or a refusal if the Lease does not exist.
 func unlessMissing(err error, namespace, slot string) error {
 	if apierrors.IsNotFound(err) {
-		return refusal(fmt.Sprintf("there is no Lease %s in the namespace %s: check the name, and the namespace (-n)", slot, namespace))
+		return absent(fmt.Sprintf("there is no Lease %s in the namespace %s: check the name, and the namespace (-n)", slot, namespace))
 	}
 	return err
 }

@@ -24,7 +24,7 @@ func TestForgetCommandRemovesOneKey(t *testing.T) {
 		"one of two":  {[]string{"once/schema", "7"}, exitOK, "8", "once.schema: 7 is forgotten\n", ""},
 		"not done":    {[]string{"once/schema", "9"}, exitRefused, "7,8", "", "refused: once.schema has no done key 9: name one of 7, 8\n"},
 		"no work":     {[]string{"lock/a", "7"}, exitRefused, "7,8", "", "refused: lock/a has no once claim: name the work and its key, as in once/schema 7\n"},
-		"other name":  {[]string{"once/seed", "7"}, exitRefused, "7,8", "", "refused: there is no Lease once.seed in the namespace shop: check the name, and the namespace (-n)\n"},
+		"other name":  {[]string{"once/seed", "7"}, exitNot, "7,8", "", "there is no Lease once.seed in the namespace shop: check the name, and the namespace (-n)\n"},
 		"unnamed one": {[]string{"once/", "7"}, exitError, "7,8", "", "error: \"once/\": write KIND/NAME, as deployment/biller\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -82,7 +82,7 @@ func TestForgetCommandMakesLaterPodsWaitAtBarrier(t *testing.T) {
 	}{
 		"open":   {openLease, "3", exitOK, openLease + ": later pods of the Job wait at the barrier again\n"},
 		"closed": {openLease, "", exitRefused, "refused: " + openLease + " has no record of an open barrier: there is nothing to forget\n"},
-		"absent": {"barrier.x", "3", exitRefused, "refused: there is no Lease barrier.x in the namespace shop: check the name, and the namespace (-n)\n"},
+		"absent": {"barrier.x", "3", exitNot, "there is no Lease barrier.x in the namespace shop: check the name, and the namespace (-n)\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newByHand(slotLease(openLease, "", map[string]string{api.OpenedAnnotation: c.opened, api.PausedAnnotation: "hold"}))

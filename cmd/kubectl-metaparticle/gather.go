@@ -27,7 +27,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/api/podspec"
 	"github.com/metaparticle-io/metaparticle/console/view"
-	"github.com/metaparticle-io/metaparticle/mutate/reason"
+	"github.com/metaparticle-io/metaparticle/diagnosis"
 )
 
 // webhookName is the name of the MutatingWebhookConfiguration of an installation.
@@ -74,29 +74,31 @@ type explainer struct {
 	// modes has the access modes of the PersistentVolumeClaims that the template names, as far as the
 	// user may read them.
 	modes map[string][]corev1.PersistentVolumeAccessMode
-	// notForwarded names the Services whose connections standbys refuse.
-	notForwarded []string
+	// notForwarded are the findings about Services whose connections standbys refuse.
+	notForwarded []diagnosis.Finding
 	// unread are the errors of failed reads, such as a read for which the user has no right.
 	unread []string
 
 	verdict string
-	// blockers keep claims of the pods to come, or of existing pods without a gate, from being in
-	// force. trouble are pods that do not run. notes concern claims that are in force.
-	blockers, trouble, notes []string
+	// trouble are pods that do not run. What is found concerns the pods to come, or existing pods without a gate, if it
+	// keeps their claims from being in force, and otherwise claims that are.
+	trouble, found []diagnosis.Finding
 }
 
 // gather reads all facts. The facts may lack Leases and Events, because the user may have
 // no right to read them.
 func (e *explainer) gather(ctx context.Context, kind, name string) error {
 	var namespace corev1.Namespace
-	if err := e.cluster.Get(ctx, types.NamespacedName{Name: e.namespace}, &namespace); err != nil {
+	if err := e.cluster.Get(ctx, types.NamespacedName{Name: e.namespace}, &namespace); apierrors.IsNotFound(err) {
+		return e.cluster.hasNamespace(ctx, e.namespace)
+	} else if err != nil {
 		return fmt.Errorf("read namespace: %w", err)
 	}
 	e.labels = namespace.Labels
 	configuration := &admissionregistrationv1.MutatingWebhookConfiguration{}
 	e.missing = apierrors.IsNotFound(e.cluster.Get(ctx, types.NamespacedName{Name: webhookName}, configuration))
 	if err := e.find(ctx, kind, name); err != nil {
-		return err
+		return unlessAbsent(err, strings.ToLower(kind)+"/"+name, e.namespace)
 	}
 	e.see(e.readEvents(ctx))
 	e.readClaims(ctx)
@@ -116,7 +118,10 @@ func (e *explainer) readServices(ctx context.Context) {
 		pods = append(pods, &e.pods[i])
 	}
 	for _, r := range podspec.Refused(services.Items, pods) {
-		e.notForwarded = append(e.notForwarded, fmt.Sprintf("Service %s, port %d/%s: %s", r.Service.Name, r.Number, r.Protocol, policyReason("ServiceNotForwarded")))
+		e.notForwarded = append(e.notForwarded, diagnosis.Finding{
+			Reason: "ServiceNotForwarded", Run: meaning("ServiceNotForwarded"),
+			Says: fmt.Sprintf("Service %s, port %d/%s: %s", r.Service.Name, r.Number, r.Protocol, policyReason("ServiceNotForwarded")),
+		})
 	}
 }
 
@@ -282,8 +287,8 @@ func (e *explainer) readPods(ctx context.Context) error {
 
 // newer reports whether a Deployment or CronJob made or took up the object later than the other. A
 // rollback gives an old ReplicaSet the newest revision.
-func newer(object, other *unstructured.Unstructured) bool {
-	revision := func(o *unstructured.Unstructured) int {
+func newer(object, other metav1.Object) bool {
+	revision := func(o metav1.Object) int {
 		n, _ := strconv.Atoi(o.GetAnnotations()["deployment.kubernetes.io/revision"])
 		return n
 	}
@@ -466,6 +471,5 @@ func refuses(event corev1.Event) bool {
 		return strings.Contains(event.Message, api.Prefix) || strings.Contains(event.Message, ".metaparticle.io") ||
 			strings.Contains(event.Message, "metaparticle-")
 	}
-	return slices.ContainsFunc(slices.Concat(reason.All, reason.Elsewhere),
-		func(known reason.Explanation) bool { return string(known.Reason) == event.Reason })
+	return explanationOf(event.Reason) != nil
 }

@@ -68,14 +68,7 @@ func (p *plugin) holdCommand() *cobra.Command {
 		Example: `  kubectl metaparticle hold lock/migrate -- ./migrate.sh
   kubectl metaparticle hold lock/terraform-prod --wait 30m -- terraform apply -input=false
   kubectl metaparticle hold lock/migrate --wait 5m -- psql -f fix.sql`,
-		ValidArgsFunction: p.completion(func(ctx context.Context, p *plugin, c cluster, namespace string, args []string) (words []string) {
-			for _, word := range targets(ctx, p, c, namespace, args) {
-				if strings.HasPrefix(word, api.Lock.Name()+"/") {
-					words = append(words, word)
-				}
-			}
-			return words
-		}),
+		ValidArgsFunction: p.locksThenCommand,
 	}
 	durationFlag(c.Flags(), &h.wait, "wait", "`DURATION` of the wait for the lock at most; default: no bound")
 	durationFlag(c.Flags(), &h.leaseDuration, "lease-duration", fmt.Sprintf("`DURATION` after which others take the lock from a dead holder, %s to %s; default: %s",

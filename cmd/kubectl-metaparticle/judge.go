@@ -16,10 +16,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/console/view"
+	"github.com/metaparticle-io/metaparticle/diagnosis"
 	"github.com/metaparticle-io/metaparticle/mutate"
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
@@ -27,28 +27,26 @@ import (
 // judge sets the verdict on the existing pods, and the reasons. Most reasons concern pods created
 // from now on, and some concern existing pods without a gate.
 func (e *explainer) judge() {
-	e.blockers, e.notes = e.obstacles()
+	e.obstacles()
 	request, err := api.Parse(e.effective())
 	claims := err == nil && request.Injects()
 	if err == nil && !claims {
-		text, meant := e.claimsNothing(request)
-		if meant {
-			e.blockers = append([]string{text}, e.blockers...)
-		} else {
-			e.notes = append([]string{text}, e.notes...)
-		}
+		e.first(e.claimsNothing(request))
 	}
 	if slot := e.paused(); slot != "" {
-		e.notes = append([]string{slot + " is paused by hand, so no pod acquires it"}, e.notes...)
+		e.first(diagnosis.Finding{
+			Reason: view.Paused, Says: slot + " is paused by hand, so no pod acquires it",
+			Run: "kubectl metaparticle resume -n " + e.namespace + " " + slot,
+		})
 	}
 	refused := e.refused()
 	gated := 0
-	for _, pod := range e.pods {
+	for i, pod := range e.pods {
 		if injected(pod) {
 			gated++
 		}
-		if trouble := e.troubleOf(pod); trouble != "" && (e.asked == nil || e.asked.UID == pod.UID) {
-			e.trouble = append(e.trouble, "pod "+pod.Name+": "+trouble)
+		if f := e.troubleOf(&e.pods[i]); f != nil && (e.asked == nil || e.asked.UID == pod.UID) {
+			e.trouble = append(e.trouble, *f)
 		}
 	}
 	switch all := len(e.pods); {
@@ -62,70 +60,77 @@ func (e *explainer) judge() {
 		e.verdict = fmt.Sprintf("gated in part, %d of %s", gated, count(all))
 	case all > 0:
 		e.verdict = fmt.Sprintf("not gated, %s", count(all))
-	case claims && refused != "":
+	case claims && refused != nil:
 		e.verdict = "no pods, because new ones are refused"
-	case claims && len(e.blockers) == 0:
+	case claims && len(e.blockers()) == 0:
 		e.verdict = "no pods; the next are gated"
 	default:
 		e.verdict = "no pods"
 	}
-	if refused != "" {
-		e.blockers = append([]string{refused}, e.blockers...)
+	if refused != nil {
+		e.first(*refused)
 	}
 	whole := e.asked != nil && injected(*e.asked) || gated > 0 && gated == len(e.pods)
 	switch {
 	case len(e.trouble) > 0:
 		e.verdict += fmt.Sprintf(", %d in trouble:", len(e.trouble))
-	case whole && len(e.blockers)+len(e.notes) > 0:
-		e.verdict += "; of those to come:"
+	case whole && len(e.found) > 0:
+		e.verdict += "; for new pods:"
 	}
 	if !whole {
-		e.blockers = append(e.blockers, e.ungated(claims)...)
+		e.ungated(claims)
 	}
 }
 
-// troubleOf returns what keeps the pod from running its application; empty for nothing.
-func (e *explainer) troubleOf(pod corev1.Pod) string {
-	trouble := view.Trouble(pod)
-	if trouble == "" && len(e.heldBy(pod)) == 0 { // somebody refuses the condition of a pod that holds
-		trouble = view.SilentAgent(pod, e.now)
-	}
-	return trouble
+// first puts a finding before the others.
+func (e *explainer) first(f diagnosis.Finding) {
+	e.found = append([]diagnosis.Finding{f}, e.found...)
 }
 
-// reasonIn matches the name of a reason in a blocker.
-var reasonIn = regexp.MustCompile(`(?:^|: )([A-Z][A-Za-z]+): `)
+// block adds what keeps a claim from being in force, and note what else a person should know. The command can be empty.
+func (e *explainer) block(of reason.Reason, run, format string, args ...any) {
+	e.found = append(e.found, diagnosis.Finding{Reason: of, Says: fmt.Sprintf(format, args...), Run: run, Blocks: true})
+}
 
-// remedy returns the one command that helps against the first obstacle; empty if none does.
-func (e *explainer) remedy() string {
-	first := slices.Concat(e.trouble, e.blockers, e.notes, []string{""})[0]
-	kubectl := "kubectl -n " + e.namespace + " "
-	named := ""
-	if m := reasonIn.FindStringSubmatch(first); m != nil && explanationOf(m[1]) != nil {
-		named = m[1]
-	}
-	restarts := e.workload != nil && restart(e.workload.GetKind()) != ""
-	switch {
-	case first == "":
-		return ""
-	case len(e.trouble) > 0:
-		pod, _, _ := strings.Cut(strings.TrimPrefix(first, "pod "), ":")
-		if slices.ContainsFunc(e.pods, func(p corev1.Pod) bool { return p.Name == pod && view.SilentAgent(p, e.now) != "" }) {
-			return kubectl + "logs " + pod + " -c " + api.AgentContainer
+func (e *explainer) note(of reason.Reason, run, format string, args ...any) {
+	e.found = append(e.found, diagnosis.Finding{Reason: of, Says: fmt.Sprintf(format, args...), Run: run})
+}
+
+// blockers returns the findings that keep claims from being in force.
+func (e *explainer) blockers() (all []diagnosis.Finding) {
+	for _, f := range e.found {
+		if f.Blocks {
+			all = append(all, f)
 		}
-		return kubectl + "describe pod " + pod
-	case e.paused() != "" && strings.HasPrefix(first, e.paused()):
-		return "kubectl metaparticle resume -n " + e.namespace + " " + e.paused()
-	case e.missing:
-		return "kubectl metaparticle check"
-	case named == "NamespaceNotOptedIn":
-		return fmt.Sprintf("kubectl label namespace %s %s=%s", e.namespace, api.InjectionLabel, api.InjectionEnabled)
-	case restarts && (named == "NotGated" || strings.Contains(first, "until a rollout has replaced them") || strings.HasPrefix(first, "the template lacks")):
-		return kubectl + "rollout restart " + strings.ToLower(e.workload.GetKind()) + "/" + e.workload.GetName()
-	case named != "":
-		return "kubectl metaparticle explain " + named
 	}
-	return ""
+	return all
+}
+
+// findings returns all findings: pods in trouble, then what keeps claims from being in force, then notes.
+func (e *explainer) findings() []diagnosis.Finding {
+	notes := slices.DeleteFunc(slices.Clone(e.found), func(f diagnosis.Finding) bool { return f.Blocks })
+	return slices.Concat(e.trouble, e.blockers(), notes)
+}
+
+// troubleOf returns what keeps the pod from running its application; nil for nothing.
+func (e *explainer) troubleOf(pod *corev1.Pod) *diagnosis.Finding {
+	return diagnosis.OfPod(pod, len(e.heldBy(*pod)) > 0, e.now)
+}
+
+// meaning returns the command that explains a reason; empty for a text that is none.
+func meaning(of reason.Reason) string {
+	if explanationOf(string(of)) == nil {
+		return ""
+	}
+	return "kubectl metaparticle explain " + string(of)
+}
+
+// restarts returns the command that makes gated pods of the workload's old ones, or the one that explains the reason.
+func (e *explainer) restarts(of reason.Reason) string {
+	if e.workload == nil || restart(e.workload.GetKind()) == "" {
+		return meaning(of)
+	}
+	return "kubectl -n " + e.namespace + " rollout restart " + strings.ToLower(e.workload.GetKind()) + "/" + e.workload.GetName()
 }
 
 // paused returns the first slot that nobody holds and no pod can acquire, because a person has paused it.
@@ -138,9 +143,12 @@ func (e *explainer) paused() string {
 	return ""
 }
 
+// explanations are all reasons that the plugin knows.
+var explanations = slices.Concat(reason.All, reason.Elsewhere, diagnosis.Explained())
+
 // explanationOf returns what a reason means and what to do about it; nil for a text that is no reason.
 func explanationOf(name string) *reason.Explanation {
-	for _, known := range slices.Concat(reason.All, reason.Elsewhere) {
+	for _, known := range explanations {
 		if strings.EqualFold(string(known.Reason), name) {
 			return &known
 		}
@@ -155,25 +163,36 @@ func (e *explainer) inForce() bool {
 	if e.asked != nil {
 		asked = 1
 	}
-	return len(e.blockers) == 0 && (len(e.trouble) == 0 || len(e.trouble) < asked)
+	return len(e.blockers()) == 0 && (len(e.trouble) == 0 || len(e.trouble) < asked)
 }
 
-// refusalPrefix matches what the API server and controllers write before the words of a refusal.
-var refusalPrefix = regexp.MustCompile(`^(A pod was refused: |.*denied (the )?request: )`)
-
-// refused returns the newest refusal of a pod that may concern the pods to come, unless another reason
+// refused returns the newest refusal of a pod that may concern the pods to come; nil if another finding
 // already names the cause.
-func (e *explainer) refused() string {
+func (e *explainer) refused() *diagnosis.Finding {
 	for _, event := range e.events { // the newest is the first
-		if event.Reason != failedCreate && !refusalPrefix.MatchString(event.Message) || e.outdated(event) {
+		of := reasonOf(event)
+		if event.Reason != failedCreate && !diagnosis.IsRefusal(event.Message) || e.outdated(event) {
 			continue
 		}
-		named := func(reason string) bool { return strings.Contains(event.Message, reason) }
-		if slices.ContainsFunc(e.blockers, named) {
-			return ""
+		if of != "" && slices.ContainsFunc(e.found, func(f diagnosis.Finding) bool { return f.Blocks && f.Reason == of }) {
+			return nil
 		}
-		text := refusalPrefix.ReplaceAllString(withoutPod(event.Message), "")
-		return fmt.Sprintf("new pods are refused: %s (%s ago)", api.Shortened(text, mostCell), age(e.now, view.Last(event)))
+		return &diagnosis.Finding{
+			Reason: of, Run: meaning(of), Blocks: true,
+			Says: fmt.Sprintf("new pods are refused: %s (%s ago)", api.Shortened(diagnosis.Refusal(event.Message), mostCell), age(e.now, view.Last(event))),
+		}
+	}
+	return nil
+}
+
+// reasonOf returns the reason for which the webhook or a policy refused a pod; empty if somebody else did. Controllers
+// write the API server's whole answer into their Events, and our answers begin with the reason.
+func reasonOf(refusal corev1.Event) reason.Reason {
+	name, _, _ := strings.Cut(diagnosis.Refusal(refusal.Message), ": ")
+	for _, name := range []string{refusal.Reason, name} {
+		if known := explanationOf(name); known != nil {
+			return known.Reason
+		}
 	}
 	return ""
 }
@@ -213,19 +232,19 @@ func count(n int) string {
 	return fmt.Sprintf("%d pods", n)
 }
 
-// obstacles returns the reasons why pods created from now on would get no gate, and warnings about
+// obstacles adds the reasons why pods created from now on would get no gate, and warnings about
 // pods that get one.
-func (e *explainer) obstacles() (blockers, notes []string) {
+func (e *explainer) obstacles() {
 	request, err := api.Parse(e.effective())
 	mistakes, mistaken := errors.AsType[api.Mistakes](err)
 	if mistaken || request.Injects() {
-		blockers = e.namespaceObstacles()
+		e.namespaceObstacles()
 	}
 	if e.workload == nil || e.part != nil {
 		for _, refused := range reason.Mistaken(mistakes) {
-			blockers = append(blockers, refused.Error())
+			e.block(refused.Reason, meaning(refused.Reason), "%s", refused)
 		}
-		return blockers, nil
+		return
 	}
 	kind := e.workload.GetKind()
 	var old []byte
@@ -236,21 +255,21 @@ func (e *explainer) obstacles() (blockers, notes []string) {
 		Kind: kind, Namespace: e.namespace, Raw: e.raw, Old: old, Kubernetes: e.cluster.minor, AccessModes: e.modes,
 	})
 	if err != nil {
-		return append(blockers, err.Error()), nil
+		e.block("", "", "%s", err)
+		return
 	}
-	for _, warning := range warnings {
-		if warning.Reason == reason.JobImmutable || warning.Reason == reason.NoEffectHere || reason.Refuses(warning.Reason) {
-			blockers = append(blockers, warning.Error())
+	for _, w := range warnings {
+		if w.Reason == reason.JobImmutable || w.Reason == reason.NoEffectHere || reason.Refuses(w.Reason) {
+			e.block(w.Reason, meaning(w.Reason), "%s", w)
 		} else {
-			notes = append(notes, warning.Error())
+			e.note(w.Reason, meaning(w.Reason), "%s", w)
 		}
 	}
 	if len(missing) > 0 {
-		blockers = append(blockers, fmt.Sprintf("the template lacks %s: it was written before the namespace was opted in,"+
+		e.block(view.NotCarried, e.restarts(view.NotCarried), "the template lacks %s: it was written before the namespace was opted in,"+
 			" or while nothing was installed. Any change of the %s carries it%s",
-			strings.Join(e.missingAnnotations(), ", "), kind, restart(kind)))
+			strings.Join(e.missingAnnotations(), ", "), kind, restart(kind))
 	}
-	return blockers, notes
 }
 
 // restart names the command that changes a workload and replaces its pods. The text is empty for a
@@ -275,53 +294,54 @@ func (e *explainer) missingAnnotations() []string {
 	return keys
 }
 
-// namespaceObstacles returns everything that prevents gating in this namespace.
-func (e *explainer) namespaceObstacles() []string {
-	var reasons []string
+// namespaceObstacles adds everything that prevents gating in this namespace.
+func (e *explainer) namespaceObstacles() {
 	if e.missing {
-		reasons = append(reasons, "Metaparticle is not installed: there is no MutatingWebhookConfiguration "+webhookName)
+		e.block("", "kubectl metaparticle check", "Metaparticle is not installed: there is no MutatingWebhookConfiguration %s", webhookName)
 	}
 	if e.namespace == "kube-system" || e.namespace == "metaparticle-system" {
-		reasons = append(reasons, "nothing is ever injected in "+e.namespace)
+		e.block("", "", "nothing is ever injected in %s", e.namespace)
 	} else if !e.optedIn() {
-		reasons = append(reasons, policyReason("NamespaceNotOptedIn")+
-			fmt.Sprintf(" (kubectl label namespace %s %s=%s)", e.namespace, api.InjectionLabel, api.InjectionEnabled))
+		label := fmt.Sprintf("kubectl label namespace %s %s=%s", e.namespace, api.InjectionLabel, api.InjectionEnabled)
+		e.block("NamespaceNotOptedIn", label, "%s (%s)", policyReason("NamespaceNotOptedIn"), label)
 	}
-	return reasons
 }
 
 func (e *explainer) optedIn() bool { return e.labels[api.InjectionLabel] == api.InjectionEnabled }
 
-// claimsNothing tells why there is no claim. The second result reports that a person meant to claim.
-func (e *explainer) claimsNothing(request api.Request) (text string, meant bool) {
+// claimsNothing tells why there is no claim. The finding blocks if a person meant to claim.
+func (e *explainer) claimsNothing(request api.Request) diagnosis.Finding {
 	what := "it and its template claim nothing"
 	if e.workload == nil || e.part != nil {
 		what = "it claims nothing"
 	}
+	meant := func(format string, args ...any) diagnosis.Finding {
+		return diagnosis.Finding{Says: fmt.Sprintf(format, args...), Blocks: true}
+	}
 	if request.OptOut {
-		return what + ", and opt out by " + api.InjectAnnotation, false
+		return diagnosis.Finding{Says: what + ", and opt out by " + api.InjectAnnotation}
 	}
 	if labels := claimedByLabel(e); len(labels) == 1 {
-		return fmt.Sprintf("%s: %s is a label there, and only an annotation counts", what, labels[0]), true
+		return meant("%s: %s is a label there, and only an annotation counts", what, labels[0])
 	} else if len(labels) > 1 {
-		return fmt.Sprintf("%s: %s are labels there, and only annotations count", what, strings.Join(labels, ", ")), true
+		return meant("%s: %s are labels there, and only annotations count", what, strings.Join(labels, ", "))
 	}
 	if wrong := mistyped(e); len(wrong) > 0 {
-		return what + ": " + strings.Join(wrong, "; "), true
+		return meant("%s: %s", what, strings.Join(wrong, "; "))
 	}
 	if e.workload != nil {
 		if on, err := api.Parse(own(e.workload)); err == nil && on.Injects() {
 			if e.part != nil {
-				return fmt.Sprintf("it is older than the claim of %s, and its pods run without a gate; the next %s is gated", e.group, e.part.GetKind()), true
+				return meant("it is older than the claim of %s, and its pods run without a gate; the next %s is gated", e.group, e.part.GetKind())
 			}
 			if by := e.controller(); by != nil {
-				return fmt.Sprintf("%s/%s writes its pod template, which claims nothing", by.Kind, by.Name), true
+				return meant("%s/%s writes its pod template, which claims nothing", by.Kind, by.Name)
 			}
 			// The reason TemplateDiffers has the remedy.
-			return "the value in its template counts, and claims nothing", true
+			return meant("the value in its template counts, and claims nothing")
 		}
 	}
-	return fmt.Sprintf("%s: annotate it with %s=true or %s=NAME", what, api.SingletonAnnotation, api.LockAnnotation), false
+	return diagnosis.Finding{Says: fmt.Sprintf("%s: annotate it with %s=true or %s=NAME", what, api.SingletonAnnotation, api.LockAnnotation)}
 }
 
 // nearPrefix matches prefixes that a person may type instead of ours, in lower case. The policy
@@ -382,13 +402,19 @@ func annotated(e *explainer) []metav1.Object {
 	return all
 }
 
-// ungated returns the reasons why existing pods have no gate. A pod that claims by its own
+// ungated adds the reasons why existing pods have no gate. A pod that claims by its own
 // annotations has another reason than other pods. The admission policies make this distinction,
 // too.
-func (e *explainer) ungated(claims bool) []string {
-	var reasons []string
+func (e *explainer) ungated(claims bool) {
 	template, err := api.Parse(e.template.Annotations)
 	rolling := err == nil && template.Injects()
+	said := map[string]bool{}
+	add := func(of reason.Reason, run, says string) {
+		if !said[says] {
+			e.block(of, run, "%s", says)
+		}
+		said[says] = true
+	}
 	for _, pod := range e.pods {
 		if injected(pod) || pod.DeletionTimestamp != nil || e.asked != nil && pod.UID != e.asked.UID {
 			continue
@@ -398,25 +424,23 @@ func (e *explainer) ungated(claims bool) []string {
 		case err != nil:
 			continue // the method "obstacles" names mistakes in annotations
 		case request.Injects() && e.optedIn():
-			reasons = append(reasons, policyReason("NotInjected"))
+			add("NotInjected", meaning("NotInjected"), policyReason("NotInjected"))
 		case request.Injects() || !claims:
 			// Either the namespace lacks the label, or the workload claims nothing. The
 			// method "judge" reports both cases.
 			continue
 		case rolling && e.group.Kind == "CronJob":
-			reasons = append(reasons, "pods of Jobs from before the annotation run ungated to their end")
+			add(view.Ungated, "", "pods of Jobs from before the annotation run ungated to their end")
 		case rolling:
-			reasons = append(reasons, "pods from before the annotation run ungated until a rollout has replaced them")
+			add(view.Ungated, e.restarts(view.Ungated), "pods from before the annotation run ungated until a rollout has replaced them")
 		case e.workload != nil && e.workload.GetKind() == "Job":
 			continue // the reason JobImmutable covers this pod
 		case !e.optedIn():
 			continue // a restart gates no pod before the label, which NamespaceNotOptedIn names
 		default:
-			reasons = append(reasons, policyReason("NotGated"))
+			add("NotGated", e.restarts("NotGated"), policyReason("NotGated"))
 		}
 	}
-	slices.Sort(reasons)
-	return slices.Compact(reasons)
 }
 
 // policyReason returns the name, meaning and remedy of a reason of the policies or of enroll.
@@ -427,44 +451,4 @@ func policyReason(name reason.Reason) string {
 		}
 	}
 	return string(name)
-}
-
-// mostRefusals bounds the controllers that the command "status" names, so that the notes fit on a screen.
-const mostRefusals = 5
-
-// mostRefusal is the largest number of bytes that the command "status" shows of one Event.
-const mostRefusal = 512
-
-// addRefusals adds the Events about refused pods to the state, so that the slots of their workloads need
-// attention.
-func (o objects) addRefusals(events []corev1.Event) {
-	for i := range events {
-		o.events[events[i].UID] = &events[i]
-	}
-}
-
-// refusals returns the Events about refused pods, the newest first, and a note for each controller whose pods the webhook or a policy refused, the newest
-// first. A refused pod has no slot yet, so the list of slots lacks such a pod. The API server keeps
-// Events for an hour. A person who may not read Events gets no notes.
-func (c cluster) refusals(ctx context.Context, namespace string, now time.Time) ([]corev1.Event, []string) {
-	var events corev1.EventList
-	if err := c.List(ctx, &events, client.InNamespace(namespace), client.MatchingFields{"reason": view.FailedCreate}); err != nil {
-		return nil, nil
-	}
-	slices.SortStableFunc(events.Items, func(a, b corev1.Event) int { return view.Last(b).Compare(view.Last(a)) })
-	var notes []string
-	seen := map[types.UID]bool{}
-	for _, event := range events.Items {
-		of := event.InvolvedObject
-		switch {
-		case !refuses(event) || seen[of.UID]:
-			continue
-		case len(notes) == mostRefusals:
-			return events.Items, append(notes, "further controllers had pods refused: kubectl get events -A --field-selector reason=FailedCreate")
-		}
-		seen[of.UID] = true
-		notes = append(notes, fmt.Sprintf("a pod of %s/%s in %s was refused %s ago: %s", of.Kind, of.Name, event.Namespace,
-			age(now, view.Last(event)), api.Shortened(withoutPod(event.Message), mostRefusal)))
-	}
-	return events.Items, notes
 }

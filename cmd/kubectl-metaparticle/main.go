@@ -40,7 +40,8 @@ const rootLong = `Shows which pod holds which slot, and tells why; hands slots o
 
 Exit codes of all commands:
   0  yes: in force, done, or nothing to complain about
-  1  no: not in force, a check failed, or a request was written and did not come true in time
+  1  no: not in force, a check failed, nothing has the name, or a request was written and did
+     not come true in time
   2  the command could not tell: wrong usage, no access, an error
   3  refused: the command has written nothing, and says what to do`
 
@@ -145,8 +146,8 @@ func (p *plugin) runs(f func(ctx context.Context, args []string) (int, error)) f
 
 const (
 	exitOK = iota
-	// exitNot is the answer "no": a claim or a slot is not in force, a check failed, or the wanted state
-	// did not follow a written request in time.
+	// exitNot is the answer "no": a claim or a slot is not in force, a check failed, nothing has the name, or the
+	// wanted state did not follow a written request in time.
 	exitNot
 	// exitError means that the command could not answer: wrong usage, no access, or another error.
 	exitError
@@ -159,11 +160,20 @@ type refusal string
 
 func (r refusal) Error() string { return string(r) }
 
+// absent says that nothing has the name which a person wrote. That is an answer: no.
+type absent string
+
+func (a absent) Error() string { return string(a) }
+
 // exitCode writes the error of a command in one line, and returns the exit code of the command. An
 // error that joins several errors has several lines, and a semicolon replaces each line feed.
 func exitCode(code int, err error, out io.Writer) int {
 	refused, ok := errors.AsType[refusal](err)
+	nothing, no := errors.AsType[absent](err)
 	switch {
+	case no:
+		say(out, "%s", nothing)
+		return exitNot
 	case ok:
 		say(out, "refused: %s", refused)
 		return exitRefused

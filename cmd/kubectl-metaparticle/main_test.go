@@ -205,17 +205,17 @@ func TestCommandsJudgeTheirArgumentsBeforeTheyConnect(t *testing.T) {
 	t.Setenv("KUBECONFIG", "/nowhere")
 	for line, said := range map[string]string{
 		"explain":                                 "error: name a workload or a pod, such as deployment/biller",
-		"explain service/x":                       `error: "service" is no kind of workload that this command knows: name one of its pods, as pod/NAME`,
+		"explain service/x":                       `error: "service" is not a kind of workload that this command knows: name one of its pods, as pod/NAME`,
 		"yield":                                   "error: name a workload or a pod, such as deployment/biller",
 		"yield lock/":                             `error: "lock/": write KIND/NAME`,
 		"pause":                                   "error: name a workload or a pod, such as deployment/biller",
-		"pause -stop service/x":                   `error: "service" is no kind`,
+		"pause -stop service/x":                   `error: "service" is not a kind`,
 		"resume biller":                           `error: "biller": write KIND/NAME`,
 		"status biller":                           `error: "biller": write KIND/NAME`,
 		"forget":                                  "error: name the work and its key, as in once/schema 7",
 		"forget once/schema":                      "error: name the work and its key, as in once/schema 7",
 		"forget once/ 7":                          `error: "once/": write KIND/NAME`,
-		"forget service/x 7":                      `error: "service" is no kind`,
+		"forget service/x 7":                      `error: "service" is not a kind`,
 		"console x":                               `error: console takes no argument: leave out "x"`,
 		"check x":                                 `error: check takes no argument: leave out "x"`,
 		"injct":                                   `error: unknown command "injct" for "kubectl metaparticle": did you mean inject?`,
@@ -235,15 +235,15 @@ func TestCommandsJudgeTheirArgumentsBeforeTheyConnect(t *testing.T) {
 		"inject -plain-http-registry http://m":    `error: invalid argument "http://m" for "--plain-http-registry" flag: write HOST or HOST:PORT, without http://`,
 		"inject -registry-network 10.1.0.0":       `error: invalid argument "10.1.0.0" for "--registry-network" flag: write a network with its prefix length, such as 10.0.0.0/8`,
 		"inject -registry-ca testdata/absent.pem": `error: invalid argument "testdata/absent.pem" for "--registry-ca" flag: open testdata/absent.pem: `,
-		"pause locks/x":                           `error: "locks" is no kind of workload that this command knows: name one of its pods, as pod/NAME; or name lock/NAME, `,
+		"pause locks/x":                           `error: "locks" is not a kind of workload that this command knows: name one of its pods, as pod/NAME; or name lock/NAME, `,
 		"pause lock/x y":                          `error: "lock/x y": write KIND/NAME`,
 		"resume -A lock/x":                        "error: resume acts on one namespace: leave out -A, and name the namespace by -n",
 		"recover -A":                              "error: recover acts on the whole cluster: leave out -A",
 		"recover x":                               `error: recover takes no argument: leave out "x"`,
 		"explain BadAnotation":                    `error: "BadAnotation" is no reason that this plugin knows: write KIND/NAME, as deployment/biller, or a reason, as ImageUnreadable`,
 		"explain lock.a":                          `error: "lock.a" names no workload: name the workload or one of its pods, as deployment/biller or pod/NAME`,
-		"explain lease/metaparticle-enroll":       `error: "lease" is no kind of workload that this command knows`,
-		"status lease/kube-scheduler":             `error: "lease" is no kind of workload that this command knows`,
+		"explain lease/metaparticle-enroll":       `error: "lease" is not a kind of workload that this command knows`,
+		"status lease/kube-scheduler":             `error: "lease" is not a kind of workload that this command knows`,
 		"forget lease/lock.a":                     "error: name the work and its key, as in once/schema 7",
 		"yield lock/x":                            noCluster,
 		"yield singleton.deployment.biller":       noCluster,
@@ -360,6 +360,30 @@ func TestCompletionProposesCommandsAndOutputFormats(t *testing.T) {
 		}
 		assert.Equal(t, proposed, completed(t, strings.Split(line, " ")...), line)
 	}
+}
+
+func TestCompletionOfHoldAndOfReasons(t *testing.T) {
+	t.Setenv("KUBECONFIG", "/nowhere")
+	for line, proposed := range map[string]string{
+		"explain AgentS":       "AgentSilent\n:4\n",
+		"explain ":             ":4\n",
+		"hold lock/a ":         "--\n:0\n",
+		"hold lock/a -- ./mig": ":0\n",
+	} {
+		assert.Equal(t, proposed, completed(t, strings.Split(line, " ")...), line)
+	}
+}
+
+func TestCheckCommandSaysOnceWhatAPersonMayNotRead(t *testing.T) {
+	var out bytes.Buffer
+	code, err := tell(&out, []check.Finding{
+		{Check: "nodes", Result: check.Unknown, Says: "nodes is forbidden: no", Do: "ask for the right", Forbidden: true},
+		{Check: "webhook", Result: check.OK, Says: "it answers"},
+		{Check: "clocks", Result: check.Unknown, Says: "leases is forbidden: no", Do: "ask for the right", Forbidden: true},
+	}, "")
+	require.NoError(t, err)
+	assert.Equal(t, exitError, code)
+	assert.Equal(t, "unknown  nodes, clocks  nodes is forbidden: no\n                        → ask for the right\nok       webhook        it answers\n1 ok, 0 warning, 0 failed, 2 unknown\n", out.String())
 }
 
 func TestCompletionProposesPodsAndKeys(t *testing.T) {

@@ -25,12 +25,12 @@ drains with its pod's grace, and releases. The command waits for that release. A
 pause reaches no pod without a gate: --stop refuses if such a pod of the workload runs.
 If SLOTS names several slots, the command pauses all of them.
 
-Exit codes: 0 paused; 1 paused, but a pod still holds; 2 error; 3 refused, and
-nothing is written.`
+Exit codes: 0 paused; 1 paused, but a pod still holds, or nothing has the name;
+2 error; 3 refused, and nothing is written.`
 
 const resumeLong = `Ends a pause. If no pod holds the slot, a standby acquires the slot.
 
-Exit codes: 0 resumed; 2 error; 3 refused.`
+Exit codes: 0 resumed; 1 nothing has the name; 2 error; 3 refused.`
 
 func (p *plugin) pauseCommand() *cobra.Command {
 	stop, timeout := false, time.Duration(0)

@@ -214,7 +214,7 @@ func (r recovering) renew(ctx context.Context, floor uint64) (int, error) {
 		return exitError, fmt.Errorf("wait for the holders: %w; tokens up to the floor may remain: repeat the command with --floor %d", ctx.Err(), floor)
 	}
 	if err == nil && len(failed) > 0 {
-		return exitError, unfinished(fmt.Errorf("%d Leases could not be changed", len(failed)), floor)
+		return exitError, unfinished(fmt.Errorf("%s could not be changed", plural(len(failed), "Lease")), floor)
 	}
 	return code, err
 }

@@ -341,7 +341,7 @@ func TestRecoverCommandContinuesDespiteUnchangeableLease(t *testing.T) {
 				assert.Contains(t, w.err.String(), "lock.full in shop: a pod can acquire the slot meanwhile")
 				assert.Contains(t, w.err.String(), "lock.full in shop: the slot may stay paused")
 				assert.Equal(t, 2, strings.Count(w.err.String(), c.remedy), w.err.String())
-				assert.Contains(t, w.err.String(), "error: 1 Leases could not be changed; slots may stay paused: repeat the command with --floor 6000\n")
+				assert.Contains(t, w.err.String(), "error: 1 Lease could not be changed; slots may stay paused: repeat the command with --floor 6000\n")
 				assert.Contains(t, w.out.String(), "no other slot can be acquired")
 				assert.Contains(t, w.out.String(), "each other holder has a token above the floor\n")
 			})

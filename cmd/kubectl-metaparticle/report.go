@@ -7,7 +7,6 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -21,6 +20,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/api/podspec"
 	"github.com/metaparticle-io/metaparticle/console/view"
+	"github.com/metaparticle-io/metaparticle/diagnosis"
 )
 
 // maxEvents keeps the answer on one screen. Older Events mostly repeat the newer ones.
@@ -42,10 +42,10 @@ func (e *explainer) subject() string {
 func (e *explainer) report() string {
 	var b strings.Builder
 	say(&b, "%s in %s: %s", e.subject(), e.namespace, e.verdict)
-	for i, reason := range slices.Concat(e.trouble, e.blockers, e.notes) {
-		say(&b, "  - %s", reason)
-		if command := e.remedy(); i == 0 && command != "" {
-			say(&b, "    run: %s", command)
+	for i, f := range e.findings() {
+		say(&b, "  - %s", f)
+		if i == 0 && f.Run != "" {
+			say(&b, "    run: %s", f.Run)
 		}
 	}
 	optedIn := "opted in"
@@ -75,8 +75,10 @@ type explanation struct {
 	Trouble  []string `json:"trouble,omitempty"`
 	Blockers []string `json:"blockers,omitempty"`
 	// Remedy is the command that helps against the first of them, if one does.
-	Remedy      string              `json:"remedy,omitempty"`
-	Notes       []string            `json:"notes,omitempty"`
+	Remedy string   `json:"remedy,omitempty"`
+	Notes  []string `json:"notes,omitempty"`
+	// Findings are all of these, each with its reason and its command.
+	Findings    []diagnosis.Finding `json:"findings,omitempty"`
 	Annotations []map[string]string `json:"annotations,omitempty"`
 	Slots       []map[string]string `json:"slots,omitempty"`
 	// Why says why a slot moved last, and what its next move waits for.
@@ -105,9 +107,8 @@ func (e *explainer) explanation() explanation {
 		}
 		return all
 	}
-	return explanation{
+	x := explanation{
 		Subject: inOneLine(e.subject()), Namespace: e.namespace, OptedIn: e.optedIn(), InForce: e.inForce(), Verdict: e.verdict,
-		Trouble: clean(e.trouble), Blockers: clean(e.blockers), Notes: clean(e.notes), Remedy: inOneLine(e.remedy()),
 		Annotations: named(e.annotationLines(), "annotation", "where"),
 		Slots:       named(e.slotLines(), "slot", "state"),
 		Why:         clean(e.why()),
@@ -116,6 +117,21 @@ func (e *explainer) explanation() explanation {
 		Events:      named(e.eventLines(), "age", "event"),
 		NotReadable: clean(e.unread),
 	}
+	for i, f := range e.findings() {
+		to, text := &x.Notes, clean([]string{f.String()})
+		switch {
+		case i < len(e.trouble):
+			to = &x.Trouble
+		case f.Blocks:
+			to = &x.Blockers
+		}
+		f.Says, f.Run, *to = clean([]string{f.Says})[0], inOneLine(f.Run), append(*to, text...)
+		x.Findings = append(x.Findings, f)
+	}
+	if len(x.Findings) > 0 {
+		x.Remedy = x.Findings[0].Run
+	}
+	return x
 }
 
 // mostCell is the largest number of bytes in a cell of a table. The names of all slots that a pod can
@@ -215,6 +231,8 @@ func movedText(s view.Slot) string {
 		to = " moved to " + s.Holder.Pod + " from "
 	}
 	switch {
+	case s.Moved != nil && s.Holder != nil && s.Holder.Pod == s.Moved.From:
+		return s.Slot + " came back to " + s.Moved.String() + "."
 	case s.Moved != nil:
 		return s.Slot + to + s.Moved.String() + "."
 	case s.Holder == nil || len(s.Handovers) == 0 || s.Handovers[0].Pod != s.Holder.Pod || s.Handovers[0].From == "":
@@ -296,7 +314,10 @@ func (e *explainer) podLine(pod corev1.Pod) []string {
 	} else if pod.Status.Phase != corev1.PodRunning {
 		text += ", " + string(pod.Status.Phase)
 	}
-	trouble := e.troubleOf(pod)
+	trouble := ""
+	if f := e.troubleOf(&pod); f != nil {
+		trouble = f.Says
+	}
 	switch {
 	case !view.Gated(pod) && trouble != "":
 		return []string{text, readyText(pod), trouble}
@@ -342,7 +363,7 @@ func (e *explainer) doing(pod corev1.Pod) string {
 		return "holds nothing"
 	case c.Reason == view.ReasonDone:
 		return "skips its work, which is done"
-	case e.troubleOf(pod) != "":
+	case e.troubleOf(&pod) != nil:
 		return "does not run"
 	case pod.Status.Phase == corev1.PodPending:
 		return "starts"
@@ -388,7 +409,7 @@ func (e *explainer) eventLines() [][]string {
 	for _, event := range e.events {
 		// A ReplicaSet repeats a refusal for each new pod, so an equal text is shown once.
 		text := fmt.Sprintf("%s/%s: %s: %s", event.InvolvedObject.Kind, event.InvolvedObject.Name, event.Reason,
-			withoutPod(event.Message))
+			diagnosis.WithoutPod(event.Message))
 		if seen[text] || len(lines) == maxEvents {
 			continue
 		}
@@ -396,15 +417,6 @@ func (e *explainer) eventLines() [][]string {
 		lines = append(lines, []string{age(e.now, view.Last(event)) + " ago", text})
 	}
 	return lines
-}
-
-// refusedPod matches the words of a refusal that differ from pod to pod. A policy's refusal names the
-// pod, whose name is random.
-var refusedPod = regexp.MustCompile(`^\(combined from similar events\): |pods "[^"]*" is forbidden: `)
-
-// withoutPod returns the message of an Event without the name of the refused pod.
-func withoutPod(message string) string {
-	return strings.TrimSpace(refusedPod.ReplaceAllString(message, ""))
 }
 
 // age returns the time since an instant, as kubectl writes it.

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -20,6 +19,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/console/view"
+	"github.com/metaparticle-io/metaparticle/diagnosis"
 )
 
 const statusLong = `Shows slots in a table: the holder and its node, how long it has held, and how many
@@ -140,9 +140,11 @@ func (v screen) show(ctx context.Context, c cluster, namespace string, args []st
 	if only == nil {
 		notes = append(notes, refusals...)
 	}
-	for _, note := range notes {
-		say(v.std.err, "note: %s", note)
-	}
+	defer func() { // below the table, which people look at first
+		for _, note := range notes {
+			say(v.std.err, "note: %s", note)
+		}
+	}()
 	slots := state.slots(only, v.now())
 	code := exitOK
 	for _, s := range slots {
@@ -223,9 +225,6 @@ func (v screen) write(slots []view.Slot, state objects, namespaces bool) error {
 		if err != nil {
 			return err
 		}
-		if v.output == "yaml" {
-			text = append([]byte("---\n"), text...)
-		}
 		_, err = v.std.out.Write(text)
 		return err
 	case v.output == "name":
@@ -268,9 +267,9 @@ func (v screen) text(b *strings.Builder, s view.Slot, namespaces bool) {
 	for _, why := range s.Why {
 		say(b, "  %s", why)
 	}
+	writeFindings(b, s)
 	table := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
 	writeStandbys(table, s.Standbys)
-	writeGaps(table, s.Gaps)
 	for _, h := range s.Handovers {
 		row(table, "handover", h.Pod, age(v.now(), h.At)+" ago", handoverText(h))
 	}
@@ -291,7 +290,7 @@ func (v screen) lock(b *strings.Builder, lock []view.Slot, namespaces bool) {
 		name = lock[0].Namespace + "/" + name
 	}
 	if !slices.ContainsFunc(lock, func(s view.Slot) bool { return !s.Missing }) {
-		say(b, "%s: a %s without a Lease of enroll", name, view.RWLock)
+		say(b, "%s: a %s that waits for its Lease", name, view.RWLock)
 		return
 	}
 	var rows [][]string
@@ -322,12 +321,12 @@ func (v screen) lock(b *strings.Builder, lock []view.Slot, namespaces bool) {
 		}
 	}
 	say(b, "%s: %s, %s, %s", name, view.RWLock, strings.Join(parts, ", "), standing(len(standbys)))
+	writeFindings(b, lock...)
 	table := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
 	for _, cells := range rows {
 		row(table, cells...)
 	}
 	writeStandbys(table, standbys)
-	writeGaps(table, lock[0].Gaps)
 	table.Flush()
 }
 
@@ -350,22 +349,24 @@ func writeStandbys(table *tabwriter.Writer, standbys []*view.Standby) {
 		if p.Ready {
 			ready = "Ready"
 		}
-		row(table, "standby", p.Pod, ready, p.Reason+": "+p.Message)
+		row(table, "standby", p.Pod, ready, p.Reason+": "+p.Said)
 	}
 }
 
-// writeGaps writes a line for each workload whose pods run without a gate, and for each one whose pods
-// are refused.
-func writeGaps(table *tabwriter.Writer, gaps []view.Gap) {
-	for _, g := range gaps {
-		if g.Ungated > 0 {
-			row(table, "ungated", g.Workload, plural(g.Ungated, "pod"), "run the application without a gate, whoever holds the slot: restart the workload")
-		}
-		if g.NotCarried {
-			row(table, "not carried", g.Workload, "its pods to come", "run the application without a gate, because the pod template lacks the claim: kubectl metaparticle explain says what to do")
-		}
-		if g.Refused != "" {
-			row(table, "refused", g.Workload, "its pods", api.Shortened(withoutPod(g.Refused), mostRefusal))
+// writeFindings writes what is wrong with the slots, their workloads and their pods, each with the command that mends it
+// or tells more. All slots that a pod claims have the findings of the pod.
+func writeFindings(b *strings.Builder, slots ...view.Slot) {
+	said := map[string]bool{}
+	for _, s := range slots {
+		for _, f := range s.Findings {
+			if said[f.String()] {
+				continue
+			}
+			said[f.String()] = true
+			say(b, "  %s: %s", f.Severity, f)
+			if f.Run != "" && f.Run != diagnosis.Command(s.Namespace, s.Slot, "metaparticle", "status") { // which this is
+				say(b, "    run: %s", f.Run)
+			}
 		}
 	}
 }
@@ -390,7 +391,7 @@ func (v screen) summary(s view.Slot) string {
 	case s.Kind == view.Mistake:
 		return "an annotation with a mistake, so its pods have no slot"
 	case s.Missing:
-		return "a " + s.Kind + " without a Lease of enroll"
+		return "a " + s.Kind + " that waits for its Lease"
 	case h == nil && worked(s):
 		add("%s", s.Kind) // the keys follow
 	case h == nil:
@@ -414,18 +415,10 @@ func (v screen) summary(s view.Slot) string {
 	if s.Successor != "" {
 		add("%s is to hold next", api.PodOf(s.Successor))
 	}
-	for _, key := range slices.Sorted(maps.Keys(s.Failures)) {
-		add("failed for %s: %s", key, api.TimesInARow(s.Failures[key]))
-	}
 	if len(s.Done) > 0 {
 		add("done: %s", strings.Join(s.Done, " "))
 	}
 	add("%s", standing(len(s.Standbys)))
-	for _, g := range s.Gaps {
-		if g.Ungated > 0 {
-			add("%s of %s without a gate", plural(g.Ungated, "pod"), g.Workload)
-		}
-	}
 	return strings.Join(parts, ", ")
 }
 

@@ -242,14 +242,20 @@ func TestStatusCommandReportsEachProblemOfASlot(t *testing.T) {
 	b := newByHand(changed, gone, paused, asked, idle, foreign, silent, waiting("a", "lock.d"), waiting("c", "lock.c"))
 	assert.Equal(t, exitNot, b.status(t, screen{words: true}, "shop"))
 	assert.Equal(t, `lock.a: lock, nobody holds, b is to hold next, 1 standby
+  critical: nobody holds lock.a, and 1 pod waits
+    run: kubectl metaparticle explain -n shop pod/s
   standby  s  not Ready  Unknown: its agent has said nothing yet
   the holder has changed 7 times; no Event tells more
 lock.b: lock, held by x, a pod that is gone, for 10m, token 4711, renewed 3s ago, does not serve, 0 standbys
+  warning: the holder x of lock.b is gone: the slot is free once its lease expires
 lock.c: lock, nobody holds, paused (stop), 1 standby
+  note: lock.c is paused by hand (stop)
+    run: kubectl metaparticle resume -n shop lock.c
   standby  c  Ready  StandingBy: a holds it
 lock.d: lock, held by a, for 10m, token 4711, renewed 3s ago, serves for 9m, asked to yield, 0 standbys
 lock.e: lock, nobody holds, 0 standbys
-lock.missing: a lock without a Lease of enroll
+lock.missing: a lock that waits for its Lease
+  warning: lock.missing has no Lease yet: enroll has not made it
   standby  s  not Ready  Unknown: its agent has said nothing yet
 `, b.out.String())
 
@@ -296,7 +302,7 @@ func TestStatusCommandShowsTheStampOfEachShard(t *testing.T) {
 func TestStatusCommandShowsTheFailuresOfEachKey(t *testing.T) {
 	b := newByHand(slotLease("once.schema", "", map[string]string{api.FailuresAnnotation: "8 1,7 3,-9 4", api.DoneAnnotation: "6"}))
 	assert.Equal(t, exitOK, b.status(t, screen{words: true}, "shop"))
-	assert.Equal(t, "once.schema: once, nobody holds, failed for 7: 3 times in a row, failed for 8: 1 time, done: 6, 0 standbys\n", b.out.String())
+	assert.Equal(t, "once.schema: once, nobody holds, done: 6, 0 standbys\n  warning: the work 7 failed 3 times in a row\n  warning: the work 8 failed 1 time\n", b.out.String())
 	b.out.Reset()
 	assert.Equal(t, exitOK, b.status(t, screen{output: "json"}, "shop"))
 	var shown struct{ Slots []view.Slot }
@@ -327,8 +333,13 @@ func TestStatusCommandPrintsEqualJSONAndYAML(t *testing.T) {
 			{"pod": "c", "ready": true, "reason": "StandingBy", "message": "a holds it"}
 		],
 		"transitions": 0,
-		"handovers": [{"at": "2026-01-02T11:50:00Z", "pod": "a"}]
+		"handovers": [{"at": "2026-01-02T11:50:00Z", "pod": "a"}],
+		"findings": [{
+			"reason": "Paused", "about": "singleton.deployment.biller", "says": "singleton.deployment.biller is paused by hand (hold)",
+			"run": "kubectl metaparticle resume -n shop singleton.deployment.biller", "severity": "note"
+		}]
 	}]}`, fromJSON)
+	assert.False(t, strings.HasPrefix(b.out.String(), "---"), "a document alone needs no separator")
 }
 
 func TestStatusCommandNamesTheNamespaceOfEachSlot(t *testing.T) {
@@ -340,7 +351,13 @@ func TestStatusCommandNamesTheNamespaceOfEachSlot(t *testing.T) {
 	assert.Contains(t, b.out.String(), "till/lock.a: lock, nobody holds")
 }
 
-func TestStatusCommandNamesControllersOfRefusedPods(t *testing.T) {
+// A repaired Deployment has the Events of its earlier ReplicaSets for an hour.
+func TestStatusCommandNamesWorkloadsOfRefusedPods(t *testing.T) {
+	set := func(name, of, revision string, lacks int32) client.Object {
+		rs := &appsv1.ReplicaSet{ObjectMeta: owned(meta(name, map[string]string{"deployment.kubernetes.io/revision": revision}), "apps/v1", "Deployment", of)}
+		rs.UID, rs.Spec.Replicas = types.UID(name), new(lacks)
+		return rs
+	}
 	refused := func(of, message string, ago time.Duration) *corev1.Event {
 		e := event("ReplicaSet", of, "FailedCreate", message)
 		e.Name, e.InvolvedObject.UID, e.LastTimestamp = of+"-"+message[:1], types.UID(of), metav1.NewTime(noon.Add(-ago))
@@ -349,14 +366,22 @@ func TestStatusCommandNamesControllersOfRefusedPods(t *testing.T) {
 	b := newByHand(append(team(nil),
 		refused("new", `pods "new-x1" is forbidden: ValidatingAdmissionPolicy 'metaparticle-gate' denied request: OptedOut: remove it`, time.Minute),
 		refused("new", `admission webhook "pods.metaparticle.io" denied the request: BadAnnotation: old news`, time.Hour),
-		refused("other", `exceeded quota: pods`, time.Minute))...)
-	assert.Equal(t, exitOK, b.status(t, screen{words: true}, "shop"))
-	assert.Equal(t, "note: a pod of ReplicaSet/new in shop was refused 60s ago: "+
-		"ValidatingAdmissionPolicy 'metaparticle-gate' denied request: OptedOut: remove it\n", b.err.String())
+		refused("other", `exceeded quota: pods`, time.Minute),
+		refused("web-1", `admission webhook "pods.metaparticle.io" denied the request: BadAnnotation: an older template`, time.Minute),
+		refused("done-1", `admission webhook "pods.metaparticle.io" denied the request: BadAnnotation: it has all pods since`, time.Minute),
+		refused("gone", `admission webhook "pods.metaparticle.io" denied the request: BadAnnotation: deleted`, time.Minute),
+		set("new", "till", "7", 1), set("web-1", "web", "1", 1), set("web-2", "web", "2", 0), set("done-1", "done", "1", 0))...)
+	both := stdio{out: &b.out, err: &b.out}
+	_, err := screen{std: both, now: func() time.Time { return noon }}.run(t.Context(), cluster{WithWatch: b}, "shop", nil)
+	require.NoError(t, err)
+	const note = "note: pods of Deployment/till in shop are refused: OptedOut: remove it (60s ago)\n"
+	assert.True(t, strings.HasSuffix(b.out.String(), "Serving\n"+note), "below the table: %s", b.out.String())
+	b.out.Reset()
 
 	b.err.Reset()
 	for i := range mostRefusals + 3 {
 		require.NoError(t, b.Create(t.Context(), refused(fmt.Sprint("many-", i), "metaparticle- "+strings.Repeat("x", 5000), time.Second)))
+		require.NoError(t, b.Create(t.Context(), set(fmt.Sprint("many-", i), fmt.Sprint("many-", i), "1", 1)))
 	}
 	assert.Equal(t, exitOK, b.status(t, screen{words: true}, "shop"))
 	assert.Equal(t, mostRefusals+1, strings.Count(b.err.String(), "note: "))

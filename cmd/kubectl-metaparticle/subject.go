@@ -86,7 +86,7 @@ func findSlots(ctx context.Context, c cluster, namespace string, args []string) 
 			return nil, err
 		}
 	}
-	slot := slotName(args)
+	slot, owned := slotName(args), false
 	kind, name, _ := strings.Cut(s.title, "/")
 	if api.IsRWLockSlot(slot) {
 		kind, name = view.RWLock, strings.TrimPrefix(lockOf(slot), view.RWLock+".")
@@ -99,6 +99,7 @@ func findSlots(ctx context.Context, c cluster, namespace string, args []string) 
 	case slot != "":
 		s.slots = []string{slot}
 	default:
+		owned = true
 		if err := s.findOwned(ctx, args); err != nil {
 			return nil, err
 		}
@@ -107,20 +108,22 @@ func findSlots(ctx context.Context, c cluster, namespace string, args []string) 
 	case len(s.slots) == 0 && len(s.lacking) > 0:
 		return s, refusal(fmt.Sprintf("%s claims no slot in the namespace %s, though it has %s: kubectl metaparticle explain -n %s %s says why",
 			s.title, namespace, strings.Join(s.lacking, ", "), namespace, s.title))
+	case len(s.slots) == 0 && !owned:
+		return nil, absent(s.title + " has no Lease in the namespace " + namespace + ": check the name, and the namespace (-n)")
 	case len(s.slots) == 0:
 		return nil, refusal(s.title + " claims no slot in the namespace " + namespace + ": check the name, and the namespace (-n)")
 	}
 	return s, s.readPods(ctx, leases.Items)
 }
 
-// known returns a refusal if nothing in the namespace has the slots that a person named. The pods of
+// known returns an error if nothing in the namespace has the slots that a person named. The pods of
 // a workload that exists can come later, but any other name can be misspelt.
 func (s *subject) known() error {
 	kind, _, _ := strings.Cut(s.title, "/")
 	if byName := sharedKind(kind) != nil || slotName([]string{s.title}) != ""; !byName || len(s.leases)+len(s.pods)+len(s.bare) > 0 {
 		return nil
 	}
-	return refusal(fmt.Sprintf("%s has no Lease in the namespace %s, and no pod claims it: check the name, and the namespace (-n)", s.title, s.namespace))
+	return absent(fmt.Sprintf("%s has no Lease in the namespace %s, and no pod claims it: check the name, and the namespace (-n)", s.title, s.namespace))
 }
 
 // findOwned finds the slots that a workload's pods claim, or that one pod claims.
@@ -132,32 +135,32 @@ func (s *subject) findOwned(ctx context.Context, args []string) error {
 	if kind == "Pod" {
 		var pod corev1.Pod
 		if err := s.cluster.Get(ctx, types.NamespacedName{Namespace: s.namespace, Name: name}, &pod); err != nil {
-			return s.unlessAbsent(fmt.Errorf("read pod: %w", err))
+			return unlessAbsent(fmt.Errorf("read pod: %w", err), s.title, s.namespace)
 		}
 		s.pod, s.slots = name, view.Claimed(pod)
 		return nil
 	}
 	e := &explainer{cluster: s.cluster, namespace: s.namespace}
 	if err := e.find(ctx, kind, name); err != nil {
-		return s.unlessAbsent(err)
+		return unlessAbsent(err, s.title, s.namespace)
 	}
 	s.slots, s.lacking = e.slots, e.lacking()
 	return nil
 }
 
-// unlessAbsent returns the error, or a refusal if the object that the person named does not exist.
-func (s *subject) unlessAbsent(err error) error {
+// unlessAbsent returns the error, or [absent] if the object that the person named does not exist.
+func unlessAbsent(err error, named, namespace string) error {
 	if apierrors.IsNotFound(err) {
-		return refusal(fmt.Sprintf("%s is not in the namespace %s: check the name, and the namespace (-n): %v", s.title, s.namespace, err))
+		return absent(fmt.Sprintf("%s is not in the namespace %s: check the name, and the namespace (-n): %v", named, namespace, err))
 	}
 	return err
 }
 
-// hasNamespace returns a refusal if the namespace does not exist. If a person has no right to read
+// hasNamespace returns [absent] if the namespace does not exist. If a person has no right to read
 // the namespace, hasNamespace returns nil.
 func (c cluster) hasNamespace(ctx context.Context, name string) error {
 	if name != "" && apierrors.IsNotFound(c.Get(ctx, types.NamespacedName{Name: name}, new(corev1.Namespace))) {
-		return refusal(fmt.Sprintf("there is no namespace %s: check the name (-n)", name))
+		return absent(fmt.Sprintf("there is no namespace %s: check the name (-n)", name))
 	}
 	return nil
 }
@@ -292,7 +295,7 @@ func target(args []string) (kind, name string, err error) {
 		known = kindsByName[strings.TrimSuffix(short, "s")]
 	}
 	if known == "" {
-		return "", "", fmt.Errorf("%q is no kind of workload that this command knows: name one of its pods, as pod/NAME", kind)
+		return "", "", fmt.Errorf("%q is not a kind of workload that this command knows: name one of its pods, as pod/NAME", kind)
 	}
 	return known, name, nil
 }

@@ -31,7 +31,8 @@ In a rollout that stalls, pods of the new version do not acquire a slot that all
 pods may acquire. With --to POD, the turn of such a pod begins.
 
 Exit codes: 0 another pod holds; 1 the request is written, but in time no pod, or a
-pod other than POD, holds; 2 error; 3 refused, and nothing is written.`
+pod other than POD, holds, or nothing has the name; 2 error; 3 refused, and nothing is
+written.`
 
 func (p *plugin) yieldCommand() *cobra.Command {
 	y := yielding{std: p.std}

@@ -4,7 +4,6 @@
 package view
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -12,11 +11,11 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/utils/ptr"
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/api/podspec"
+	"github.com/metaparticle-io/metaparticle/diagnosis"
 )
 
 // These are the kinds of slots that the console and the plugin treat differently from other kinds.
@@ -77,84 +76,6 @@ func Ready(pod corev1.Pod) bool {
 	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
 		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
 	})
-}
-
-// expected are the kubelet's reasons for a container that is about to start. With the gate "pod"
-// each container of a standby waits with the first of these reasons.
-var expected = []string{"PodInitializing", "ContainerCreating"}
-
-// Trouble returns what keeps the pod from running its containers as usual: the pod failed or has no
-// node, or the kubelet cannot start a container, or not start it again. The text is empty for a pod
-// that runs, starts or ends as it should.
-func Trouble(pod corev1.Pod) string {
-	if pod.Status.Phase == corev1.PodFailed && pod.Status.Reason != "" {
-		return "it has failed: " + api.Shortened(pod.Status.Reason, MaxWord) + ": " + api.Shortened(pod.Status.Message, MaxMessage)
-	}
-	for _, c := range pod.Status.Conditions {
-		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
-			return "no node has it: " + api.Shortened(c.Reason, MaxWord) + ": " + api.Shortened(c.Message, MaxMessage)
-		}
-	}
-	for _, s := range pod.Status.InitContainerStatuses {
-		if text := stopped(s); text != "" {
-			return "its init container " + api.Shortened(s.Name, MaxWord) + text
-		}
-	}
-	for _, s := range pod.Status.ContainerStatuses {
-		if text := stopped(s); text != "" {
-			return "its container " + api.Shortened(s.Name, MaxWord) + text
-		}
-	}
-	return ""
-}
-
-// silentAfter is the time for which a new agent may say nothing. It needs a second once enroll has made the Lease.
-const silentAfter = 30 * time.Second
-
-// SilentAgent returns why the application of a gated pod waits in vain: its agent has run for [silentAfter] and has stored no
-// condition, so it reaches no API server. The text is empty for other pods, also for programs that claim by themselves.
-func SilentAgent(pod corev1.Pod, now time.Time) string {
-	if _, spoke := Condition(pod); spoke || !Gated(pod) || podspec.ServesLocal(&pod.Spec) || pod.DeletionTimestamp != nil {
-		return ""
-	}
-	for _, s := range pod.Status.InitContainerStatuses {
-		if s.Name == api.AgentContainer && s.State.Running != nil && now.Sub(s.State.Running.StartedAt.Time) >= silentAfter {
-			return "its agent has been silent since its start " + duration.HumanDuration(now.Sub(s.State.Running.StartedAt.Time)) +
-				" ago, so the application waits. Usually the pod cannot reach the API server: a NetworkPolicy without egress to it, " +
-				"or a proxy or mesh in between (" + api.Repository + "docs/operate/network.md#egress-of-gated-pods)"
-		}
-	}
-	return ""
-}
-
-// backsOff is the kubelet's reason for a container that ends again and again.
-const backsOff = "CrashLoopBackOff"
-
-// stopped returns why the container does not run; empty if the container runs, or is about to.
-func stopped(s corev1.ContainerStatus) string {
-	last := s.LastTerminationState.Terminated
-	switch w, ended := s.State.Waiting, s.State.Terminated; {
-	case w != nil && w.Reason == backsOff && last != nil:
-		return fmt.Sprintf(" does not run: %s after %s, restart %d", backsOff, exitOf(last), s.RestartCount)
-	case w != nil && w.Reason != "" && !slices.Contains(expected, w.Reason):
-		text := " does not run: " + api.Shortened(w.Reason, MaxWord)
-		if w.Message != "" && w.Reason != backsOff { // the message of a back-off names only its duration
-			text += ": " + api.Shortened(w.Message, MaxMessage)
-		}
-		return text
-	case ended != nil && ended.ExitCode != 0:
-		return " has ended with " + exitOf(ended)
-	}
-	return ""
-}
-
-// exitOf returns the exit code of a container's last run, and the reason if it says more.
-func exitOf(t *corev1.ContainerStateTerminated) string {
-	text := fmt.Sprintf("exit code %d", t.ExitCode)
-	if t.Reason != "" && t.Reason != "Error" {
-		text += " (" + api.Shortened(t.Reason, MaxWord) + ")"
-	}
-	return text
 }
 
 // Gated reports whether the webhook has gated the pod.
@@ -251,6 +172,8 @@ type Standby struct {
 	// release according to Events. The field is absent if the pod's program bids by the local API.
 	WaitsSince *time.Time `json:"waitsSince,omitempty"`
 
+	// Said is the message without what is wrong with the pod, which is a finding of the slot.
+	Said string `json:"-"`
 	// Identity is the identity by which the pod would hold.
 	Identity string `json:"-"`
 
@@ -263,6 +186,7 @@ type Standby struct {
 	// something keeps the pod's containers from running.
 	revision api.Revision
 	trouble  bool
+	finding  *diagnosis.Finding
 }
 
 // claimant has the facts about a gated pod that are the same for all slots that the pod claims. Any
@@ -278,8 +202,9 @@ type claimant struct {
 	// reports that it has never passed them in this hold.
 	failing  *time.Time
 	unserved bool
-	// standby is nil if the pod has ended.
+	// standby is nil if the pod has ended, and finding if nothing is wrong with it.
 	standby *Standby
+	finding *diagnosis.Finding
 	// The field "past" reports that no main container of the pod has a shim, and that all init containers have ended.
 	past bool
 	// started reports that the agent's pod condition is True. If the pod has a start lock, the
@@ -287,9 +212,9 @@ type claimant struct {
 	started bool
 }
 
-func claimantOf(pod *corev1.Pod) claimant {
+func claimantOf(pod *corev1.Pod, holds bool, now time.Time) claimant {
 	c := claimant{identity: IdentityOf(*pod), node: api.Shortened(pod.Spec.NodeName, MaxIdentity), deleted: pod.DeletionTimestamp != nil, args: agentArgs(pod)}
-	c.label = pod.Labels[c.args.Prefer.Key]
+	c.label, c.finding = pod.Labels[c.args.Prefer.Key], diagnosis.OfPod(pod, holds, now)
 	said, ok := Condition(*pod)
 	since := instant(said.LastTransitionTime.Time)
 	if said.Reason == reasonFails {
@@ -302,12 +227,25 @@ func claimantOf(pod *corev1.Pod) claimant {
 	})
 	if pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed {
 		c.standby = standbyOf(pod)
+		c.standby.suffer(c.finding)
 		c.standby.revision = c.args.Revision
 		if c.standby.preferred = c.preferred(); c.standby.Ready {
 			c.standby.readySince = since
 		}
 	}
 	return c
+}
+
+// suffer adds what is wrong with the pod to what its agent says, which may be older.
+func (p *Standby) suffer(f *diagnosis.Finding) {
+	p.Said = p.Message
+	if f != nil && !p.Program {
+		p.Ready, p.trouble, p.finding = false, true, f
+		p.Message += "; " + f.Says
+	}
+	if p.Deleted {
+		p.Message, p.Said = p.Message+"; it is being deleted", p.Said+"; it is being deleted"
+	}
 }
 
 // standbyOf returns the pod as a standby.
@@ -323,14 +261,7 @@ func standbyOf(pod *corev1.Pod) *Standby {
 	case ok:
 		standby.Ready, standby.Reason, standby.Message = said.Status == corev1.ConditionTrue, api.Shortened(said.Reason, MaxWord), api.Shortened(said.Message, MaxMessage)
 	}
-	if trouble := Trouble(*pod); trouble != "" && !standby.Program {
-		standby.Ready, standby.trouble = false, true
-		standby.Message += "; " + trouble
-	}
-	if pod.DeletionTimestamp != nil {
-		standby.Deleted = true
-		standby.Message += "; it is being deleted"
-	}
+	standby.Deleted = pod.DeletionTimestamp != nil
 	if since := waitsSince(*pod); !standby.Program && !since.IsZero() {
 		standby.WaitsSince = instant(since)
 	}

@@ -29,6 +29,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/diagnosis"
 )
 
 // Slot is one slot, as a person sees it.
@@ -75,6 +76,8 @@ type Slot struct {
 	// Gaps name the workloads that claim the slot, and have pods that run without a gate, or pods
 	// that the API server refuses, or a pod template without the claim.
 	Gaps []Gap `json:"gaps,omitempty"`
+	// Findings are what a person should look at: what is wrong with the slot, its workloads and its pods.
+	Findings []diagnosis.Finding `json:"findings,omitempty"`
 }
 
 // Gap is what keeps pods of a workload from competing for a slot.
@@ -128,6 +131,9 @@ type Holder struct {
 	// revision is the text of the holder's [api.Revision].
 	revision   string
 	supporters api.Supporters
+	lasts      time.Duration
+	// finding is what is wrong with the pod; nil for nothing.
+	finding *diagnosis.Finding
 }
 
 // State has the objects from which the slots are computed. The method Slots ignores ungated pods,
@@ -165,7 +171,7 @@ const mostMissing = 1 << 14
 func (o State) Slots(only []string, most int) []Slot {
 	wanted := func(slot string) bool { return only == nil || slices.Contains(only, slot) }
 	slots, leases := o.leased()
-	slots.claim(o.Pods, wanted)
+	slots.claim(o.Pods, o.Now, wanted)
 	slots.man(o, wanted)
 	histories := historiesOf(o.Events, o.Now, most)
 	holders := map[member]bool{}
@@ -174,7 +180,7 @@ func (o State) Slots(only []string, most int) []Slot {
 			holders[member{s.Group(), s.Holder.Identity}] = true
 		}
 	}
-	var all []Slot
+	all := make([]Slot, 0, len(slots))
 	for key, s := range slots {
 		if !wanted(key.Name) {
 			continue
@@ -186,6 +192,7 @@ func (o State) Slots(only []string, most int) []Slot {
 		if l := leases[key]; l != nil && api.HasNextLease(key.Name) {
 			s.converse(l, leases[types.NamespacedName{Namespace: key.Namespace, Name: api.NextLease(key.Name)}], o.Now)
 		}
+		s.diagnose()
 		all = append(all, *s)
 	}
 	slices.SortFunc(all, func(a, b Slot) int {
@@ -223,14 +230,19 @@ func (o State) leased() (found, map[types.NamespacedName]*coordinationv1.Lease) 
 
 // claim adds each pod to the slots that the pod claims. The method also adds wanted slots without a
 // Lease, but at most mostMissing for each namespace. Enroll makes no Lease for a pod that has ended.
-func (f found) claim(pods []*corev1.Pod, wanted func(slot string) bool) {
-	missing := map[string]int{}
+func (f found) claim(pods []*corev1.Pod, now time.Time, wanted func(slot string) bool) {
+	missing, holding := map[string]int{}, map[string]bool{}
+	for _, s := range f {
+		if s.Holder != nil {
+			holding[s.Holder.Identity] = true
+		}
+	}
 	for _, pod := range pods {
 		claimed := Claimed(*pod)
 		if len(claimed) == 0 {
 			continue
 		}
-		c := claimantOf(pod)
+		c := claimantOf(pod, holding[IdentityOf(*pod)], now)
 		for _, slot := range claimed[:min(len(claimed), mostClaimed)] {
 			s := f[types.NamespacedName{Namespace: pod.Namespace, Name: slot}]
 			if s == nil && c.standby != nil && wanted(slot) && missing[pod.Namespace] < mostMissing {
@@ -302,6 +314,7 @@ func (s *Slot) fill(l *coordinationv1.Lease, now time.Time, old bool) {
 		Pod: api.PodOf(identity), Identity: identity, Workload: note(api.WorkloadAnnotation),
 		Hold: note(api.HoldAnnotation), Token: note(api.TokenAnnotation), Gone: s.Kind != Barrier && !person,
 		revision: note(api.RevisionAnnotation), supporters: supportersOf(l), Takeover: Takeover(l),
+		lasts: time.Duration(ptr.Deref(l.Spec.LeaseDurationSeconds, 0)) * time.Second,
 	}
 	if l.Spec.AcquireTime != nil {
 		s.Holder.Since = instant(l.Spec.AcquireTime.Time)
@@ -349,7 +362,7 @@ func (s *Slot) join(c claimant) {
 	switch {
 	case s.Holder != nil && s.Holder.Identity == c.identity:
 		s.Holder.Gone, s.Holder.Deleted, s.Holder.Node = false, c.deleted, c.node
-		s.Holder.failing, s.Holder.unserved = c.failing, c.unserved
+		s.Holder.failing, s.Holder.unserved, s.Holder.finding = c.failing, c.unserved, c.finding
 		s.Holder.yieldAfter, s.Holder.minReady, s.Holder.preferred = c.args.YieldAfter, c.args.MinReady, c.preferred()
 	case c.standby != nil && !s.finished(c):
 		s.Standbys = append(s.Standbys, c.standby)
@@ -404,19 +417,19 @@ func (s *Slot) finished(c claimant) bool {
 // its program may want no slot. A slot with a gap always needs attention.
 func (s Slot) Healthy() bool {
 	serves := s.Holder != nil && (s.Holder.ServingSince != nil || s.Holder.Starting || !s.serves()) && !s.Holder.Gone && !s.Holder.Expired
-	wanted := slices.ContainsFunc(s.Standbys, func(p *Standby) bool { return !p.Program && !p.Deleted })
-	return len(s.Gaps) == 0 && (serves || s.Paused != "" || s.Holder == nil && !wanted)
+	_, wanted := s.wanting()
+	return len(s.Gaps) == 0 && (serves || s.Paused != "" || s.Holder == nil && wanted == 0)
 }
 
 // These limits bound the bytes of a text that pods or their owners write. Agents write shorter
 // texts. The console's caches use the same limits.
 const (
 	// MaxMessage bounds the message of an Event or of a pod condition, and the cause of a handover.
-	MaxMessage = 1024
+	MaxMessage = diagnosis.MaxMessage
 	// MaxIdentity bounds a text with an identity: the name of a pod, and its uid.
 	MaxIdentity = 320
 	// MaxWord bounds every other text.
-	MaxWord = 256
+	MaxWord = diagnosis.MaxWord
 	// maxDone and maxFailures bound a list of done keys, and a list of failures.
 	maxDone, maxFailures = 4096, 1024
 	// MaxWords bounds the words of a next Lease, and what a Lease tells of a rollout.

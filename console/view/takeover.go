@@ -30,11 +30,7 @@ func Takeover(l *coordinationv1.Lease) string {
 	lasts := time.Duration(ptr.Deref(l.Spec.LeaseDurationSeconds, 0)) * time.Second
 	switch list := supportersOf(l); {
 	case len(list.IDs) > 0 && list.Wait < lasts:
-		var pods []string
-		for _, identity := range list.Names() {
-			pods = append(pods, api.Shortened(api.PodOf(identity), MaxIdentity))
-		}
-		return fmt.Sprintf("takeover by %s in %v; others in %v", strings.Join(pods, ", "), list.Wait, lasts)
+		return fmt.Sprintf("takeover by %s in %v; others in %v", supporting(list), list.Wait, lasts)
 	case lasts > api.DefaultLeaseDuration:
 		return fmt.Sprintf("takeover in %v", lasts)
 	}
@@ -43,6 +39,26 @@ func Takeover(l *coordinationv1.Lease) string {
 
 // offers is the time in which a new holder finds supporters, if there are any.
 const offers = time.Minute
+
+// survives says how long an outage of the API server may last, and who makes that possible.
+func (c conversation) survives() string {
+	h := c.Holder
+	b, err := api.NewBudget(h.supporters.Wait)
+	if err != nil || len(h.supporters.IDs) == 0 || h.lasts <= h.supporters.Wait || c.mute() != "" {
+		return ""
+	}
+	outage := api.Budget{Supported: h.lasts}.SupportedDeadline() - b.Kill - b.Drain - b.Renew - b.Retry
+	return fmt.Sprintf("%s survives %v without the API server, supported by %s.", h.Pod, outage.Truncate(time.Second), supporting(h.supporters))
+}
+
+// supporting returns the names of the supporters.
+func supporting(list api.Supporters) string {
+	var pods []string
+	for _, identity := range list.Names() {
+		pods = append(pods, api.Shortened(api.PodOf(identity), MaxIdentity))
+	}
+	return strings.Join(pods, ", ")
+}
 
 // unsupported says that the holder has no supporters, although it wants some, or that one in its list cannot answer.
 func (c conversation) unsupported() string {

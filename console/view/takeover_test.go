@@ -39,10 +39,11 @@ func TestSlotSaysWhenOthersTakeIt(t *testing.T) {
 		says    string
 		why     string
 	}{
-		"default":             {seconds: 30, held: time.Hour},
-		"failsafe, alone":     {seconds: 750, held: time.Hour, says: "takeover in 12m30s"},
-		"two supporters":      {seconds: 750, list: list("old", "h1", "b", "c"), held: time.Hour, pods: []string{"old", "b", "c"}, says: "takeover by b, c in 30s; others in 12m30s"},
-		"pods are unreadable": {seconds: 750, list: list("old", "h1", "b"), held: time.Hour, says: "takeover by b in 30s; others in 12m30s"},
+		"default":         {seconds: 30, held: time.Hour},
+		"failsafe, alone": {seconds: 750, held: time.Hour, says: "takeover in 12m30s"},
+		"two supporters": {seconds: 750, list: list("old", "h1", "b", "c"), held: time.Hour, pods: []string{"old", "b", "c"}, says: "takeover by b, c in 30s; others in 12m30s",
+			why: "old survives 10m9s without the API server, supported by b, c."},
+		"pods are unreadable": {seconds: 750, list: list("old", "h1", "b"), held: time.Hour, says: "takeover by b in 30s; others in 12m30s", why: "old survives 10m9s without the API server, supported by b."},
 		"a supporter is gone": {seconds: 750, list: list("old", "h1", "b"), held: time.Hour, pods: []string{"old"}, says: "takeover by b in 30s; others in 12m30s", why: gone},
 		"its agent has restarted": {
 			seconds: 750, list: list("old", "h1", "b"), held: time.Hour, pods: []string{"old", "b"}, says: "takeover by b in 30s; others in 12m30s", why: gone,

@@ -109,7 +109,7 @@ func (s *Slot) converse(l, next *coordinationv1.Lease, now time.Time) {
 		c.alone = next.Annotations[api.AloneAnnotation] == api.AloneTrue
 	}
 	c.listen(note(api.LeavingAnnotation))
-	for _, text := range []string{c.ends(), c.waits(), c.hangs(), c.prefers(), c.unsupported()} {
+	for _, text := range []string{c.ends(), c.waits(), c.hangs(), c.prefers(), c.unsupported(), c.survives()} {
 		if text != "" {
 			s.Why = append(s.Why, text)
 		}

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package reason
+package reason_test
 
 import (
 	"flag"
@@ -15,6 +15,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/diagnosis"
+	. "github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
 var update = flag.Bool("update", false, "rewrite golden files")
@@ -24,7 +27,7 @@ var update = flag.Bool("update", false, "rewrite golden files")
 func TestReasonsAreDocumented(t *testing.T) {
 	const path = "../../docs/troubleshoot/reasons.md"
 	var b strings.Builder
-	b.WriteString("<!-- Generated from mutate/reason/webhook.go and elsewhere.go by make golden. Do not edit. -->\n\n# Reasons\n\n" +
+	b.WriteString("<!-- Generated from mutate/reason/webhook.go and elsewhere.go, and diagnosis/pod.go, by make golden. Do not edit. -->\n\n# Reasons\n\n" +
 		"Every refusal and warning begins with the name of its reason, which is a heading of this page. The name is the same\n" +
 		"in the warning when a workload is applied, in the error at its pods, in the Event, and in the metric. If your pod was\n" +
 		"admitted and waits, look at [pods](pods.md) instead.\n")
@@ -36,6 +39,7 @@ func TestReasonsAreDocumented(t *testing.T) {
 		{"Refusals", "The webhook refuses the pod. When the workload is applied, it warns with the same words.", func(e Explanation) bool { return !e.WarnOnly }, All},
 		{"Warnings", "The webhook admits the workload or the pod, and warns.", func(e Explanation) bool { return e.WarnOnly }, All},
 		{"Policies and Events", "The API server itself refuses or warns, by an admission policy, even while the webhook is down. Or Metaparticle\nwrites an Event at a workload.", func(Explanation) bool { return true }, Elsewhere},
+		{"Pods", "What `kubectl metaparticle explain`, `status -v` and the console say of a pod. `check` and an Event name a pod whose\napplication is not the cause.", func(Explanation) bool { return true }, diagnosis.Explained()},
 	}
 	for _, group := range groups {
 		fmt.Fprintf(&b, "\n## %s\n\n%s\n", group.title, group.text)
@@ -114,7 +118,7 @@ func TestReasonsOfPoliciesAreDocumented(t *testing.T) {
 			}
 			assert.True(t, listed[name], "%s of %s", name, file)
 			said := string(text[at[0]:until])
-			assert.Equal(t, 1, strings.Count(said, page), "one link: %s of %s", said, file)
+			assert.Equal(t, 1, strings.Count(said, Link("")), "one link: %s of %s", said, file)
 			assert.Regexp(t, regexp.QuoteMeta(" ("+Link(name)+")")+`['"]( :)?\n`, said, "%s ends with its link", file)
 		}
 	}

@@ -63,12 +63,6 @@ var Elsewhere = []Explanation{
 		Do:      "raise the quota, or exempt what enroll writes: Leases, Roles and RoleBindings with the label metaparticle.io/managed",
 	},
 	{
-		Reason:  "AgentSilent",
-		Meaning: "An Event: for 30 seconds the agent of a pod has run and written no word to the API server, so the application waits. Often a NetworkPolicy forbids egress to the API server, or a proxy or mesh is in between.",
-		Do:      "let the pod connect to the API server; the agent's log has the cause (kubectl logs POD -c metaparticle-agent)",
-		See:     "../operate/network.md#egress-of-gated-pods",
-	},
-	{
 		Reason:  "ImageChangedInPlace",
 		Meaning: "An update would change the image of a gated or an injected container in an existing pod. Then the old image's command would run in the new image, or no agent would run.",
 		Do:      "change the workload's template instead",

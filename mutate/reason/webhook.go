@@ -288,8 +288,8 @@ var All = []Explanation{
 	},
 	{
 		Reason: ClaimChanged, WarnOnly: true,
-		Meaning: "An update adds, replaces or removes the claim of a workload that has pods. Until the rollout is over, pods of the earlier revision can run the application beside the new holder. Without a claim, all pods run the application.",
-		Do:      "if two at once do harm, scale the workload to 0, and back once its pods are gone. To replace a claim, let one rollout claim both slots. Once a pod holds both, let the next rollout claim only the new slot",
+		Meaning: "An update adds, replaces or removes the claim of a workload that has pods. Until the rollout is over, pods of the earlier revision can run the application beside the new holder. Without a claim, all pods run the application. To replace a claim without that, let one rollout claim both slots. Once a pod holds both, let the next rollout claim only the new slot.",
+		Do:      "if two at once do harm, scale the workload to 0, and back once its pods are gone",
 	},
 	{
 		Reason: OnceWritesPod, WarnOnly: true,

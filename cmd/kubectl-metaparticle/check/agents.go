@@ -5,33 +5,44 @@ package check
 
 import (
 	"context"
+	"fmt"
+	"strings"
 
-	"github.com/metaparticle-io/metaparticle/api"
-	"github.com/metaparticle-io/metaparticle/console/view"
+	"github.com/metaparticle-io/metaparticle/diagnosis"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// agents names pods whose agents have never stored a condition, so that nobody runs the application. Without such a pod
-// the check does not apply.
-func (c Cluster) agents(ctx context.Context) (Finding, error) {
+// trouble names pods that do not run, or whose agents do not work, although their applications are not the cause. Without
+// such a pod the check does not apply.
+func (c Cluster) trouble(ctx context.Context) (Finding, error) {
 	namespaces, err := optedIn(ctx, c)
 	if err != nil {
 		return Finding{}, err
 	}
-	var silent []string
+	var says []string
+	var first *diagnosis.Finding
+	pods := map[reason.Reason][]string{}
 	for _, namespace := range namespaces {
-		pods, err := c.gated(ctx, namespace)
+		gated, err := c.gated(ctx, namespace)
 		if err != nil {
 			return Finding{}, err
 		}
-		for _, pod := range pods {
-			if view.SilentAgent(pod, c.Now) != "" {
-				silent = append(silent, namespace+"/"+pod.Name)
+		for i := range gated {
+			if f := diagnosis.OfPod(&gated[i], false, c.Now); f != nil && diagnosis.Ours(f.Reason) {
+				pods[f.Reason] = append(pods[f.Reason], namespace+"/"+gated[i].Name)
+				if first == nil {
+					first = f
+				}
 			}
 		}
 	}
-	if len(silent) == 0 {
+	if first == nil {
 		return Finding{}, nil
 	}
-	return found(Failed, "let these pods connect to the API server ("+api.Repository+"docs/operate/network.md#egress-of-gated-pods); kubectl -n NAMESPACE logs POD -c "+api.AgentContainer+" has the error",
-		"agents have said nothing since they started, so the applications of these pods wait: %s", some(silent))
+	for _, e := range diagnosis.Explained() {
+		if names := pods[e.Reason]; len(names) > 0 {
+			says = append(says, fmt.Sprintf("%s: %s: %s", e.Reason, strings.TrimSuffix(e.Meaning, "."), some(names)))
+		}
+	}
+	return found(Failed, first.Do+": "+first.Run, "%s", strings.Join(says, "; "))
 }

@@ -49,7 +49,7 @@ func After(ctx context.Context, c Cluster) []Finding {
 		{"webhook", Cluster.webhook}, {"version", Cluster.version}, {"replicas", Cluster.replicas}, {"certificate", Cluster.certificate}, {"configuration", Cluster.configuration},
 		{"policies", Cluster.policies}, {"Variables", Cluster.variables}, {"enroll", Cluster.enroll}, {"slots", Cluster.slots}, {"tokens", Cluster.tokens},
 		{"pauses", Cluster.pauses}, {"renewals", Cluster.renewals}, {"priority", Cluster.priority},
-		{"opt-in", Cluster.labels}, {"admission", Cluster.admission}, {"registry", Cluster.registry}, {"pods", Cluster.pods}, {"agents", Cluster.agents}, {"claims", Cluster.claims}, {"owners", Cluster.owners}, {"Services", Cluster.services},
+		{"opt-in", Cluster.labels}, {"admission", Cluster.admission}, {"registry", Cluster.registry}, {"pods", Cluster.pods}, {"agents", Cluster.trouble}, {"claims", Cluster.claims}, {"owners", Cluster.owners}, {"Services", Cluster.services},
 	})
 }
 
@@ -63,7 +63,7 @@ func run(ctx context.Context, c Cluster, checks []check) []Finding {
 		}
 		if err != nil {
 			f = Finding{Result: Unknown, Says: err.Error()}
-			if apierrors.IsForbidden(err) {
+			if f.Forbidden = apierrors.IsForbidden(err); f.Forbidden {
 				f.Do = "ask for the right to read this, or let an administrator run the check"
 			}
 		}
@@ -98,6 +98,8 @@ type Finding struct {
 	Says string `json:"says"`
 	// Do is a command or an instruction; empty if nothing is to be done.
 	Do string `json:"do,omitempty"`
+	// Forbidden reports that the person lacks the right to read what the check needs.
+	Forbidden bool `json:"-"`
 }
 
 // Cluster is the cluster that is judged.
@@ -138,6 +140,14 @@ func object(version, kind, namespace, name string) *unstructured.Unstructured {
 
 // most is the largest number of names in one sentence.
 const most = 5
+
+// count returns a number with its noun, and perhaps a verb.
+func count(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
 
 // some sorts the names, and returns a text with the names. If there are more than [most] names, the
 // text ends with the number of the names that the text leaves out.

@@ -322,8 +322,8 @@ func TestCheckCommandEndsAtAMissingInstallation(t *testing.T) {
 
 func TestCheckCommandReportsNoFaultForOlderAgents(t *testing.T) {
 	for image, says := range map[string]string{
-		"agent@sha256:0":                "1 pods are gated, and 1 of them have the agent of another version until they are replaced",
-		"mirror.example/agent@sha256:1": "1 pods are gated",
+		"agent@sha256:0":                "1 pod is gated, and 1 of them have the agent of another version until they are replaced",
+		"mirror.example/agent@sha256:1": "1 pod is gated",
 	} {
 		s := healthy(t)
 		s.pods = []corev1.Pod{s.pod(api.Gated, image)}

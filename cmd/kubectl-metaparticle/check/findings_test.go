@@ -6,6 +6,7 @@ package check
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -319,8 +320,10 @@ func TestCheckCommandNamesSilentAgents(t *testing.T) {
 	s.pods = []corev1.Pod{pod}
 	f := named(t, s, "agents")
 	assert.Equal(t, Failed, f.Result)
-	assert.Equal(t, "agents have said nothing since they started, so the applications of these pods wait: shop/shop-1", f.Says)
-	assert.Contains(t, f.Do, "network.md#egress-of-gated-pods")
+	assert.Equal(t, "AgentSilent: The agent of a pod has run for 30 s without a word to the API server, so the application waits. "+
+		"Often a NetworkPolicy forbids egress to the API server, or a proxy or mesh is in between: shop/shop-1", f.Says)
+	assert.True(t, strings.HasSuffix(f.Do, ": kubectl -n shop logs shop-1 -c metaparticle-agent"), f.Do)
+	assert.Contains(t, f.Do, "reasons.md#agentsilent")
 	s.pods[0].Status.Conditions = []corev1.PodCondition{{Type: api.ReadyCondition}}
 	assert.NotContains(t, names(After(t.Context(), s.cluster())), "agents")
 }

@@ -93,7 +93,7 @@ func (c Cluster) admission(ctx context.Context) (Finding, error) {
 	case !gated:
 		return found(Failed, again, "a pod that claims got no gate in namespace %s", namespace)
 	}
-	return ok("%d namespaces have opted in, and a pod that claims gets its gate (tried in %s)", len(names), namespace)
+	return ok("%s opted in, and a pod that claims gets its gate (tried in %s)", count(len(names), "namespace has", "namespaces have"), namespace)
 }
 
 // registry sends the dry run of a pod that claims and has no command. So the webhook must read the
@@ -180,9 +180,9 @@ func (c Cluster) pods(ctx context.Context) (Finding, error) {
 		}
 		return found(Failed, do, "pods claim, and run without a gate: %s", some(ungated))
 	case older > 0:
-		return ok("%d pods are gated, and %d of them have the agent of another version until they are replaced", gated, older)
+		return ok("%s gated, and %d of them have the agent of another version until they are replaced", count(gated, "pod is", "pods are"), older)
 	}
-	return ok("%d pods are gated", gated)
+	return ok("%s gated", count(gated, "pod is", "pods are"))
 }
 
 // gaps returns the workloads with ungated or refused pods, by kind/name.

@@ -246,5 +246,5 @@ func (c Cluster) tokens(ctx context.Context) (Finding, error) {
 				"the Leases come from another time or cluster, and new tokens are smaller, or a pod of the namespace %s wrote this number",
 			l.Namespace, l.Name, greatest, revision, len(foreign), l.Namespace)
 	}
-	return ok("no token of %d Leases is above the API server's revision", len(list.Items))
+	return ok("no token of %s is above the API server's revision", count(len(list.Items), "Lease", "Leases"))
 }

@@ -120,42 +120,19 @@
     if (element.textContent !== text) element.textContent = text;
   };
 
-  // command returns a command that a person can paste into a shell. Tenants write some of the words, so any word that a
-  // shell or kubectl could take for more than a name makes the command empty.
-  const command = (...words) => words.every((word) => word === "-n" || /^[a-z0-9][a-z0-9./-]*$/.test(word)) ? "kubectl " + words.join(" ") : "";
-
   // problems returns what a person should look at, the worst first: its severity, a sentence, and the command that mends
-  // it or tells more. A slot that nobody wants is no problem.
+  // it or tells more. All slots that a pod claims have the findings of the pod.
   const problems = (g) => {
-    const all = [];
-    const add = (severity, text, ...words) => all.push({severity, text, command: command(...words.slice(0, -1), "-n", g.namespace, words.at(-1))});
-    const explain = (of) => ["metaparticle", "explain", of];
-    const waiting = g.standbys.filter((s) => !s.program);
+    const all = new Map();
     for (const slot of g.list) {
-      const h = slot.holder, status = ["metaparticle", "status", slot.slot];
-      for (const gap of slot.gaps || []) {
-        // Without a Lease the namespace has not opted in, and new pods would get no gate either.
-        const of = gap.workload.toLowerCase(), restarts = /^(deployment|statefulset|daemonset)\//.test(of);
-        if (gap.ungated) add("critical", plural(gap.ungated, "pod") + " of " + gap.workload + (gap.ungated === 1 ? " runs" : " run") + " the application without a gate, whoever holds " + slot.slot, ...(restarts && !slot.missing ? ["rollout", "restart", of] : explain(of)));
-        if (gap.notCarried) add("critical", "the pod template of " + gap.workload + " lacks the claim, so each new pod runs the application without a gate", ...explain(of));
-        if (gap.refused) add("warning", "pods of " + gap.workload + " are refused: " + refusal(gap.refused), ...explain(of));
+      for (const f of slot.findings || []) {
+        const text = f.about.startsWith("pod/") ? f.about.replace("/", " ") + ": " + f.says : f.says;
+        if (!all.has(text)) all.set(text, {severity: f.severity, text, command: f.run});
       }
-      if (slot.missing && (waiting.length || slot.gaps)) add("warning", slot.slot + " has no Lease of enroll", ...status);
-      if (slot.paused) add("note", slot.slot + " is paused by hand (" + slot.paused + ")", "metaparticle", "resume", slot.slot);
-      if (h && h.silentSince) add("warning", "the holder " + h.pod + " of " + slot.slot + " does not renew: the slot is free once its lease expires", ...explain("pod/" + h.pod));
-      for (const key of Object.keys(slot.failures || {})) add("warning", "the work " + key + " failed " + plural(slot.failures[key], "time") + " in a row", ...status);
-      if (slot.healthy || slot.missing) continue;
-      if (!h && waiting.length) add("critical", "nobody holds " + slot.slot + ", and " + plural(waiting.length, "pod") + " wait" + (waiting.length === 1 ? "s" : ""), ...explain("pod/" + waiting[0].pod));
-      else if (h && h.gone) add("warning", "the holder " + h.pod + " of " + slot.slot + " is gone: the slot is free once its lease expires", ...status);
-      else if (h && !h.silentSince && !h.servingSince && !h.starting && !["once", "barrier", "rwlock"].includes(g.kind)) add("critical", "the holder " + h.pod + " of " + slot.slot + " does not serve", ...explain("pod/" + h.pod));
     }
-    return all.sort((a, b) => rank(a) - rank(b));
+    return [...all.values()].sort((a, b) => rank(a) - rank(b));
   };
   const rank = (problem) => ["critical", "warning", "note"].indexOf(problem.severity);
-
-  // refusal returns the first sentence of what the API server says of a refused pod. The card's command has all of it.
-  const refusal = (message) => message.replace(/^.*?denied (?:the )?request: /s, "").replace(/^pods? "[^"]*" is forbidden: /, "")
-    .replace(/\s*\(?(?:see )?https?:\/\/\S+/g, "").replace(/([.!?])\s.*$/s, "$1").trim();
 
   // problemLine shows a problem, with a button that copies its command.
   const problemLine = (g, problem, i) => {

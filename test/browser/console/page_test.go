@@ -89,8 +89,8 @@ func TestWorstProblemComesFirstWithACommandToCopy(t *testing.T) {
 		"critical\nnobody holds singleton.statefulset.ledger, and 1 pod waits\nkubectl metaparticle explain -n payments pod/ledger-0\nCopy",
 		"critical\n1 pod of Deployment/biller runs the application without a gate, whoever holds singleton.deployment.biller\nkubectl rollout restart -n shop deployment/biller\nCopy",
 		"critical\n2 pods of Deployment/front run the application without a gate, whoever holds singleton.deployment.front\nkubectl metaparticle explain -n web deployment/front\nCopy",
-		"warning\npods of Deployment/front are refused: NoCommand: app: the image names no command.\nkubectl metaparticle explain -n web deployment/front\nCopy",
-		"warning\nsingleton.deployment.front has no Lease of enroll\nkubectl metaparticle status -n web singleton.deployment.front\nCopy",
+		"warning\npods of Deployment/front are refused: NoCommand: app: the image names no command\nkubectl metaparticle explain -n web deployment/front\nCopy",
+		"warning\nsingleton.deployment.front has no Lease yet: enroll has not made it\nkubectl metaparticle status -n web singleton.deployment.front\nCopy",
 		"warning\nthe holder x;reboot of lock.evil is gone: the slot is free once its lease expires\nkubectl metaparticle status -n shop lock.evil\nCopy",
 		"note\nlock.paused is paused by hand (acquire)\nkubectl metaparticle resume -n shop lock.paused\nCopy",
 	}, tab.Value[[]string](p.Tab, `[...document.querySelectorAll(".problem")].map((e) => e.innerText.replace(/\n+/g, "\n"))`))
