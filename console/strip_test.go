@@ -137,6 +137,7 @@ func whole() view.State {
 		p.Status.ContainerStatuses[0].State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ErrImagePull", Message: "not found"}}
 	})
 	pod("silent", func(p *corev1.Pod) {
+		p.Annotations[api.SlotsAnnotation] = "once.a"
 		p.DeletionTimestamp, p.Status.Conditions = nil, p.Status.Conditions[1:]
 		p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: api.AgentContainer, Image: secret, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: at}}}}
 	})

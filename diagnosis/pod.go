@@ -30,18 +30,38 @@ const (
 	NoNode           reason.Reason = "NoNode"
 	ContainerStopped reason.Reason = "ContainerStopped"
 	AgentSilent      reason.Reason = "AgentSilent"
+	// NoLease is also the reason of a slot (console/view).
+	NoLease reason.Reason = "NoLease"
 )
+
+// Leases is what the Leases say about a pod.
+type Leases struct {
+	// Held reports that one names the pod as its holder. Missing is a slot of the pod that has none; empty for no such
+	// slot.
+	Held    bool
+	Missing string
+}
+
+// Missing returns the first slot of the pod without a Lease; empty for none.
+func Missing(pod *corev1.Pod, exists func(slot string) bool) string {
+	for slot := range strings.SplitSeq(pod.Annotations[api.SlotsAnnotation], ",") {
+		if api.IsSlot(slot) && !exists(slot) {
+			return slot
+		}
+	}
+	return ""
+}
 
 // row is one thing that can be wrong with a pod.
 type row struct {
 	reason.Explanation
 	// of says what is wrong, and since when; an empty text for nothing. Without an instant the finding holds at once.
-	of func(pod *corev1.Pod) (says string, since time.Time)
+	of func(pod *corev1.Pod, l Leases) (says string, since time.Time)
 	// run is the command that tells more, with NAMESPACE and POD.
 	run string
 	// ours reports that the application is not the cause. Then check fails, and enroll writes an Event.
 	ours bool
-	// The field "waits" reports that a pod which holds a slot cannot have the fault.
+	// The field "waits" reports that a pod which holds a slot, or for which enroll has made nothing, cannot have the fault.
 	waits bool
 }
 
@@ -55,7 +75,7 @@ var pods = []row{
 			Meaning: "The kubelet or a controller has ended the pod, for example because its node lacked memory.",
 			Do:      "remove the cause that the message names; the pod's controller makes another one",
 		},
-		of: func(pod *corev1.Pod) (string, time.Time) {
+		of: func(pod *corev1.Pod, _ Leases) (string, time.Time) {
 			if pod.Status.Phase != corev1.PodFailed || pod.Status.Reason == "" {
 				return "", time.Time{}
 			}
@@ -69,7 +89,7 @@ var pods = []row{
 			Meaning: "The scheduler finds no node for the pod.",
 			Do:      "follow the scheduler's message",
 		},
-		of: func(pod *corev1.Pod) (string, time.Time) {
+		of: func(pod *corev1.Pod, _ Leases) (string, time.Time) {
 			c := condition(pod, corev1.PodScheduled)
 			if c == nil || c.Status != corev1.ConditionFalse {
 				return "", time.Time{}
@@ -84,10 +104,25 @@ var pods = []row{
 			Meaning: "The kubelet cannot start a container of the pod, or not start it again: it crashes, or its image cannot be pulled.",
 			Do:      "read the container's log (kubectl logs POD -c CONTAINER --previous), or repair its image",
 		},
-		of: func(pod *corev1.Pod) (string, time.Time) {
+		of: func(pod *corev1.Pod, _ Leases) (string, time.Time) {
 			return stoppedIn(pod), time.Time{}
 		},
 		run: describe,
+	},
+	{
+		Explanation: reason.Explanation{
+			Reason:  NoLease,
+			Meaning: "Enroll, a part of the webhook, has not made the Lease of a slot, so the pods that claim the slot wait. Often a ResourceQuota or a policy refuses the Lease, or the webhook is away.",
+			Do:      "do what the Event EnrollRefused at the workload says; without such an Event: kubectl metaparticle check",
+		},
+		of: func(pod *corev1.Pod, l Leases) (string, time.Time) {
+			run := agentRun(pod)
+			if run == nil || l.Missing == "" || !Unheard(pod) {
+				return "", time.Time{}
+			}
+			return "its slot " + l.Missing + " has no Lease, because enroll has not made it, so the application waits", run.StartedAt.Time
+		},
+		run: "kubectl -n NAMESPACE events --types=Warning",
 	},
 	{
 		Explanation: reason.Explanation{
@@ -97,7 +132,7 @@ var pods = []row{
 			Do:  "let the pod connect to the API server; its agent's log has the cause",
 			See: "../operate/network.md#egress-of-gated-pods",
 		},
-		of: func(pod *corev1.Pod) (string, time.Time) {
+		of: func(pod *corev1.Pod, _ Leases) (string, time.Time) {
 			run := agentRun(pod)
 			if run == nil || !Unheard(pod) {
 				return "", time.Time{}
@@ -111,11 +146,11 @@ var pods = []row{
 }
 
 // OfPod returns what keeps the pod from running its containers as usual; nil if it runs, starts or ends as it
-// should. The argument "holds" reports that a Lease names the pod.
-func OfPod(pod *corev1.Pod, holds bool, now time.Time) *Finding {
+// should.
+func OfPod(pod *corev1.Pod, l Leases, now time.Time) *Finding {
 	for _, r := range pods {
-		says, since := r.of(pod)
-		if says == "" || r.waits && holds || !since.IsZero() && now.Sub(since) < Lasts {
+		says, since := r.of(pod, l)
+		if says == "" || r.waits && l != (Leases{}) || !since.IsZero() && now.Sub(since) < Lasts {
 			continue
 		}
 		return r.finding(pod, says)
@@ -132,7 +167,7 @@ func Ours(of reason.Reason) bool {
 // for none. It needs no clock, so a cache that drops the pod's status can keep the reason.
 func Suspect(pod *corev1.Pod) reason.Reason {
 	for _, r := range pods {
-		if says, _ := r.of(pod); r.ours && says != "" {
+		if says, _ := r.of(pod, Leases{}); r.ours && says != "" {
 			return r.Reason
 		}
 	}
@@ -140,10 +175,10 @@ func Suspect(pod *corev1.Pod) reason.Reason {
 }
 
 // EventNote returns the text of the Event about a pod of which a cache has kept only the suspicion; empty if the
-// pod holds, and so cannot have the fault.
-func EventNote(suspicion reason.Reason, pod *corev1.Pod, holds bool) string {
+// pod cannot have the fault.
+func EventNote(suspicion reason.Reason, pod *corev1.Pod, l Leases) string {
 	for _, r := range pods {
-		if r.Reason == suspicion && (!r.waits || !holds) {
+		if r.Reason == suspicion && (!r.waits || l == Leases{}) {
 			f := r.finding(pod, "")
 			return r.Meaning + " To do: " + f.Do + ": " + f.Run
 		}
@@ -188,7 +223,7 @@ func agentRun(pod *corev1.Pod) *corev1.ContainerStateRunning {
 // Due returns the instant at which a fault of the pod with a beginning becomes a finding; zero without such a fault.
 func Due(pod *corev1.Pod) (at time.Time) {
 	for _, r := range pods {
-		if says, since := r.of(pod); says != "" && !since.IsZero() && (at.IsZero() || since.Add(Lasts).Before(at)) {
+		if says, since := r.of(pod, Leases{}); says != "" && !since.IsZero() && (at.IsZero() || since.Add(Lasts).Before(at)) {
 			at = since.Add(Lasts)
 		}
 	}

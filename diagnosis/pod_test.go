@@ -43,7 +43,7 @@ func TestFindingsOfPods(t *testing.T) {
 	spoken := corev1.PodCondition{Type: api.ReadyCondition, Status: corev1.ConditionFalse, Reason: "NoHolder"}
 	for name, c := range map[string]struct {
 		change func(*corev1.Pod)
-		holds  bool
+		leases Leases
 		now    time.Time
 		reason reason.Reason
 		says   string
@@ -52,11 +52,14 @@ func TestFindingsOfPods(t *testing.T) {
 			"Often a NetworkPolicy forbids egress to the API server, or a proxy or mesh is in between"},
 		"silent for a short time": {now: noon.Add(-31 * time.Second)},
 		"without a clock":         {now: time.Time{}.Add(1)},
-		"silent, and holds":       {holds: true},
-		"deleted":                 {change: func(p *corev1.Pod) { p.DeletionTimestamp = &metav1.Time{Time: noon} }},
-		"spoken":                  {change: func(p *corev1.Pod) { p.Status.Conditions = []corev1.PodCondition{spoken} }},
-		"program":                 {change: func(p *corev1.Pod) { p.Spec.InitContainers[0].Args = []string{api.LocalRole} }},
-		"no gate":                 {change: func(p *corev1.Pod) { p.Labels = nil }},
+		"silent, and holds":       {leases: Leases{Held: true}},
+		"without a Lease": {leases: Leases{Missing: "lock.a"}, reason: NoLease,
+			says: "its slot lock.a has no Lease, because enroll has not made it, so the application waits"},
+		"just begun, without a Lease": {leases: Leases{Missing: "lock.a"}, now: noon.Add(-31 * time.Second)},
+		"deleted":                     {change: func(p *corev1.Pod) { p.DeletionTimestamp = &metav1.Time{Time: noon} }},
+		"spoken":                      {change: func(p *corev1.Pod) { p.Status.Conditions = []corev1.PodCondition{spoken} }},
+		"program":                     {change: func(p *corev1.Pod) { p.Spec.InitContainers[0].Args = []string{api.LocalRole} }},
+		"no gate":                     {change: func(p *corev1.Pod) { p.Labels = nil }},
 		"evicted": {reason: PodFailed, says: "it has failed: Evicted: no memory", change: func(p *corev1.Pod) {
 			p.Status.Phase, p.Status.Reason, p.Status.Message = corev1.PodFailed, "Evicted", "no memory"
 		}},
@@ -64,7 +67,7 @@ func TestFindingsOfPods(t *testing.T) {
 			p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable", Message: "0/3 nodes"}}
 		}},
 		"image":   {reason: ContainerStopped, says: "its container app does not run: ErrImagePull: not found", change: waits("ErrImagePull", "not found")},
-		"crashes": {reason: ContainerStopped, says: "its container app does not run: CrashLoopBackOff", holds: true, change: waits(backsOff, "back-off 10s")},
+		"crashes": {reason: ContainerStopped, says: "its container app does not run: CrashLoopBackOff", leases: Leases{Held: true}, change: waits(backsOff, "back-off 10s")},
 		"crashed": {reason: ContainerStopped, says: "its container app does not run: CrashLoopBackOff after exit code 137 (OOMKilled), restart 3", change: func(p *corev1.Pod) {
 			waits(backsOff, "back-off 10s")(p)
 			p.Status.ContainerStatuses[1].RestartCount = 3
@@ -85,7 +88,7 @@ func TestFindingsOfPods(t *testing.T) {
 				c.now = noon
 			}
 			pod := gated(c.change)
-			f := OfPod(pod, c.holds, c.now)
+			f := OfPod(pod, c.leases, c.now)
 			if c.reason == "" {
 				assert.Nil(t, f)
 			} else if assert.NotNil(t, f) {
@@ -98,7 +101,7 @@ func TestFindingsOfPods(t *testing.T) {
 			}
 			kept := pod.DeepCopy()
 			kept.Status = Kept(pod)
-			assert.Equal(t, f, OfPod(kept, c.holds, c.now))
+			assert.Equal(t, f, OfPod(kept, c.leases, c.now))
 			assert.Equal(t, kept.Status, Kept(kept))
 		})
 	}
@@ -109,10 +112,13 @@ func TestOnlyFaultsOfOthersThanTheApplicationAreSuspected(t *testing.T) {
 	assert.Equal(t, AgentSilent, Suspect(silent))
 	assert.True(t, Ours(AgentSilent))
 	assert.Equal(t, noon.Add(-30*time.Second), Due(silent))
-	note := EventNote(AgentSilent, silent, false)
+	note := EventNote(AgentSilent, silent, Leases{})
 	assert.Contains(t, note, ": kubectl -n shop logs a -c metaparticle-agent")
 	assert.Less(t, len(note), 1024, "the longest note of an Event")
-	assert.Empty(t, EventNote(AgentSilent, silent, true), "only its condition is refused")
+	assert.Empty(t, EventNote(AgentSilent, silent, Leases{Held: true}), "only its condition is refused")
+	assert.Empty(t, EventNote(AgentSilent, silent, Leases{Missing: "lock.a"}), "another Event says why enroll has made nothing")
+	silent.Annotations = map[string]string{api.SlotsAnnotation: "variable,lock.a,lock.b"}
+	assert.Equal(t, "lock.b", Missing(silent, func(slot string) bool { return slot == "lock.a" }))
 
 	evicted := gated(func(p *corev1.Pod) { p.Status.Phase, p.Status.Reason = corev1.PodFailed, "Evicted" })
 	assert.Empty(t, Suspect(evicted))

@@ -80,8 +80,10 @@ func (n *spells) notifySuspects(events Recorder, seen *snapshot, now time.Time) 
 	for _, key := range due {
 		pod := seen.suspects[key]
 		id := api.Identity(pod.Name, string(pod.UID))
-		holds := slices.ContainsFunc(slices.Collect(maps.Values(seen.Leases)), func(l *step.Lease) bool { return l.Holder == id })
-		if note := diagnosis.EventNote(reason.Reason(pod.Status.Reason), pod, holds); note != "" {
+		exists := func(slot string) bool { return seen.Leases[slot] != nil }
+		l := diagnosis.Leases{Missing: diagnosis.Missing(pod, exists)}
+		l.Held = slices.ContainsFunc(slices.Collect(maps.Values(seen.Leases)), func(l *step.Lease) bool { return l.Holder == id })
+		if note := diagnosis.EventNote(reason.Reason(pod.Status.Reason), pod, l); note != "" {
 			events.Eventf(pod, nil, corev1.EventTypeWarning, pod.Status.Reason, "Enroll", "%s", note)
 		}
 	}

@@ -114,7 +114,8 @@ func (e *explainer) findings() []diagnosis.Finding {
 
 // troubleOf returns what keeps the pod from running its application; nil for nothing.
 func (e *explainer) troubleOf(pod *corev1.Pod) *diagnosis.Finding {
-	return diagnosis.OfPod(pod, len(e.heldBy(*pod)) > 0, e.now)
+	exists := func(slot string) bool { return e.leases[slot] != nil }
+	return diagnosis.OfPod(pod, diagnosis.Leases{Held: len(e.heldBy(*pod)) > 0, Missing: diagnosis.Missing(pod, exists)}, e.now)
 }
 
 // meaning returns the command that explains a reason; empty for a text that is none.

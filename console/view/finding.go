@@ -19,7 +19,7 @@ const (
 	Ungated      reason.Reason = "Ungated"
 	NotCarried   reason.Reason = "NotCarried"
 	Refused      reason.Reason = "Refused"
-	NoLease      reason.Reason = "NoLease"
+	NoLease      reason.Reason = diagnosis.NoLease
 	Paused       reason.Reason = "Paused"
 	HolderSilent reason.Reason = "HolderSilent"
 	HolderGone   reason.Reason = "HolderGone"

@@ -212,9 +212,9 @@ type claimant struct {
 	started bool
 }
 
-func claimantOf(pod *corev1.Pod, holds bool, now time.Time) claimant {
+func claimantOf(pod *corev1.Pod, l diagnosis.Leases, now time.Time) claimant {
 	c := claimant{identity: IdentityOf(*pod), node: api.Shortened(pod.Spec.NodeName, MaxIdentity), deleted: pod.DeletionTimestamp != nil, args: agentArgs(pod)}
-	c.label, c.finding = pod.Labels[c.args.Prefer.Key], diagnosis.OfPod(pod, holds, now)
+	c.label, c.finding = pod.Labels[c.args.Prefer.Key], diagnosis.OfPod(pod, l, now)
 	said, ok := Condition(*pod)
 	since := instant(said.LastTransitionTime.Time)
 	if said.Reason == reasonFails {

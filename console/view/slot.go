@@ -242,7 +242,11 @@ func (f found) claim(pods []*corev1.Pod, now time.Time, wanted func(slot string)
 		if len(claimed) == 0 {
 			continue
 		}
-		c := claimantOf(pod, holding[IdentityOf(*pod)], now)
+		exists := func(slot string) bool {
+			s := f[types.NamespacedName{Namespace: pod.Namespace, Name: slot}]
+			return s != nil && !s.Missing
+		}
+		c := claimantOf(pod, diagnosis.Leases{Held: holding[IdentityOf(*pod)], Missing: diagnosis.Missing(pod, exists)}, now)
 		for _, slot := range claimed[:min(len(claimed), mostClaimed)] {
 			s := f[types.NamespacedName{Namespace: pod.Namespace, Name: slot}]
 			if s == nil && c.standby != nil && wanted(slot) && missing[pod.Namespace] < mostMissing {

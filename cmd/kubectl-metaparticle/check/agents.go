@@ -6,7 +6,10 @@ package check
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
+
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/metaparticle-io/metaparticle/diagnosis"
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
@@ -27,8 +30,17 @@ func (c Cluster) trouble(ctx context.Context) (Finding, error) {
 		if err != nil {
 			return Finding{}, err
 		}
+		suspect := func(pod corev1.Pod) bool { return diagnosis.Suspect(&pod) != "" }
+		if !slices.ContainsFunc(gated, suspect) {
+			continue
+		}
+		usable, err := c.usable(ctx, namespace)
+		if err != nil {
+			return Finding{}, err
+		}
 		for i := range gated {
-			if f := diagnosis.OfPod(&gated[i], false, c.Now); f != nil && diagnosis.Ours(f.Reason) {
+			l := diagnosis.Leases{Missing: diagnosis.Missing(&gated[i], usable)} // which another check names
+			if f := diagnosis.OfPod(&gated[i], l, c.Now); f != nil && diagnosis.Ours(f.Reason) {
 				pods[f.Reason] = append(pods[f.Reason], namespace+"/"+gated[i].Name)
 				if first == nil {
 					first = f

@@ -4,7 +4,9 @@
 package operations
 
 import (
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -12,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/metaparticle-io/metaparticle/diagnosis"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 )
@@ -42,7 +45,16 @@ func TestRefusedLeaseIsShownToTheUser(t *testing.T) {
 		return event != ""
 	})
 	assert.Contains(t, event, "exceeded quota: few")
-	assert.Contains(t, newPlugin(s).run(0, "explain", "deployment/"+a.Name), "exceeded quota: few")
+	s.Await(space.StartTimeout, "the agent has run for long enough to be silent", func() bool {
+		pods := s.Pods(a.Name)
+		return len(pods) == 1 && slices.ContainsFunc(pods[0].Status.InitContainerStatuses, func(c corev1.ContainerStatus) bool {
+			return c.State.Running != nil && time.Since(c.State.Running.StartedAt.Time) > diagnosis.Lasts+time.Second
+		})
+	})
+	explained := newPlugin(s).run(1, "explain", "deployment/"+a.Name)
+	assert.Contains(t, explained, "exceeded quota: few")
+	assert.Contains(t, explained, "has no Lease, because enroll has not made it")
+	assert.NotContains(t, explained, "NetworkPolicy", "the pod reaches the API server")
 	require.NoError(t, quotas.Delete(t.Context(), quota.Name, metav1.DeleteOptions{}))
 	app.AwaitRunning(s, a, space.StartTimeout)
 }
