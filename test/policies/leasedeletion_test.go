@@ -4,6 +4,7 @@
 package policies
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -29,16 +30,19 @@ func TestRefusedDeletionShowsNoControlCharacters(t *testing.T) {
 		l.Spec.HolderIdentity = new(identity)
 		return l
 	}
+	long := heldBy("web-0_1")
+	long.Spec.LeaseDurationSeconds = new(int32(600))
 	done := func(keys string) *coordinationv1.Lease {
 		return free(api.OnceLease("migration"), map[string]string{api.DoneAnnotation: keys})
 	}
 	const clears = "\x1b[2J\x07"
 	for refusal, old := range map[string]*coordinationv1.Lease{
-		"SlotHeld: lock.a is held by web-0_1: without its Lease ":                        heldBy("web-0_1"),
-		"SlotHeld: lock.a is held by a holder whose name is not printable: without ":     heldBy("web-0_1" + clears),
-		"WorkDone: once.migration has the done keys 1 2, whose work would run again; ":   done("1 2"),
-		"WorkDone: once.migration has the done keys that are not printable, whose work ": done("1 " + clears),
-		"BarrierOpen: barrier.run.1.0 has the record of an open barrier, ":               free("barrier.run.1.0", map[string]string{api.OpenedAnnotation: clears}),
+		"SlotHeld: lock.a is held by web-0_1: without its Lease ":                    heldBy("web-0_1"),
+		"SlotHeld: lock.a is held by a holder whose name is not printable: without ": heldBy("web-0_1" + clears),
+		"SlotHeld: lock.a is held by web-0_1: without its Lease no other pod would know; delete the pod, or wait: a holder that is gone blocks the others for 600 seconds only; if that is too long, ": long,
+		"WorkDone: once.migration has the done keys 1 2, whose work would run again; ":                                                                                                                 done("1 2"),
+		"WorkDone: once.migration has the done keys that are not printable, whose work ":                                                                                                               done("1 " + clears),
+		"BarrierOpen: barrier.run.1.0 has the record of an open barrier, ":                                                                                                                             free("barrier.run.1.0", map[string]string{api.OpenedAnnotation: clears}),
 	} {
 		refused := refusals(t, request{
 			by: &user.DefaultInfo{Name: "person"}, resource: coordinationv1.SchemeGroupVersion.WithResource("leases"),
@@ -47,6 +51,7 @@ func TestRefusedDeletionShowsNoControlCharacters(t *testing.T) {
 		require.Len(t, refused, 1)
 		assert.Contains(t, refused[0], "metaparticle-lease-deletion: "+refusal)
 		assert.NotContains(t, refused[0], "\x1b")
+		assert.Equal(t, old == long, strings.Contains(refused[0], "patch lease"), "nobody is told to write the duration that the Lease has")
 	}
 }
 
