@@ -351,7 +351,7 @@ func TestForwarderReportsASilentTarget(t *testing.T) {
 		target string
 		wait   time.Duration // on a busy machine, even a refusal takes a while
 		want   bool
-	}{"no path": {unroutable, 50 * time.Millisecond, true}, "a refused connection": {holder, 500 * time.Millisecond, false}} {
+	}{"no path": {unroutable, 50 * time.Millisecond, true}, "a refused connection": {holder, time.Second, false}} {
 		t.Run(name, func(t *testing.T) {
 			f := standby(t, Config{Ports: []int{0}, Wait: c.wait})
 			if f.SetTarget(c.target); c.target == unroutable { // SetTarget refuses this address
