@@ -6,7 +6,8 @@
 //
 // Package elector decides about the Leases, package gate about children, package status about the
 // pod's status. Package agent connects these packages by a loop. Only the loop waits for events,
-// and only the loop and package status start requests. The loop's states are standby, hold and drain.
+// and only the loop and package status begin requests. Three go on by themselves then, with a bounded number of
+// attempts: the words of a standby, the grace of a deletion, and the condition of a disruption. The loop's states are standby, hold and drain.
 //
 // # The guarantee
 //

@@ -61,7 +61,6 @@ type hold struct {
 // newHold returns the hold of the slots that the claim has acquired or resumed. The caller begins the
 // hold by [hold.begin].
 func newHold(s *state, claimed elector.State) *hold {
-	s.unrenewedSince = 0
 	h := &hold{state: s, id: claimed.Hold, slots: slotsOf(claimed), since: s.now, resumed: claimed.Resumed, supporters: map[string]*supporter{}}
 	h.turns = turn.HolderFacts{
 		ID: h.id, Since: h.since, Resumed: h.resumed, Rollout: slotOf(h.record()).Rollout,
@@ -82,8 +81,9 @@ func newHold(s *state, claimed elector.State) *hold {
 	return h
 }
 
-// begin stores what changes when the hold begins.
+// begin stores in the agent's state what the beginning of a hold changes there. So newHold only reads it.
 func (h *hold) begin() {
+	h.state.unrenewedSince = 0
 	if h.resumed {
 		h.state.deletion.answeredIn = h.id // the earlier agent process has checked whether the pod is being deleted
 	}
@@ -152,7 +152,7 @@ func (h *hold) decide(ctx context.Context, s elector.State) time.Duration {
 	return min(h.turn.Wake, h.leave(ctx, s, h.wish(s), h.serves()))
 }
 
-// act sends the requests for the start lock, the grants, and then the renewals, in which the holder
+// act sends the asks of supporters, the requests for the start lock, the grants, and then the renewals, in which the holder
 // says since when the application serves. Then act shows the status. The result is the instant of the
 // next action.
 func (h *hold) act(ctx context.Context, s elector.State) time.Duration {

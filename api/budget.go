@@ -30,7 +30,7 @@ const (
 // covers two clocks that run at different rates, and a watchdog that is scheduled late.
 type Budget struct {
 	// Duration is the duration that the holder writes into the Lease: the lease duration, or a longer one
-	// with [Budget.Failsafe].
+	// with [Budget.Failsafe]. A holder with supporters writes Supported instead.
 	Duration time.Duration
 	// Renew is the period of a holder's renewals: a sixth of the lease duration.
 	Renew time.Duration
@@ -144,7 +144,7 @@ func (b Budget) PeriodOf(stated time.Duration) time.Duration {
 func RenewPeriod(d time.Duration) time.Duration { return d / 6 }
 
 // Deadline returns the time from the sending of the last successful renewal to the
-// deadline.
+// deadline. The promises of supporters put it off.
 func (b Budget) Deadline() time.Duration { return b.Duration - b.Margin }
 
 // Outage returns the length of the longest outage of the API server that causes no drain,

@@ -42,7 +42,8 @@ type Owner struct {
 }
 
 // owners are all kinds of owners that somebody here treats in a special way. A new one needs a row, and what is said
-// about it in docs/reference/compatibility.md.
+// about it in docs/reference/compatibility.md. One whose annotations the webhook carries (Carried) also needs what reads
+// its Go type: mutate/admit, mutate/carry.go, cmd/webhook, enroll/workload.go and the console's watch.
 //
 // The controllers write Number and Hash when they make an object below, so both exist before its first pod. After
 // kubectl rollout undo, the controller first raises the number of the old ReplicaSet, and then scales it up. Each

@@ -3,7 +3,7 @@
 
 // Package diagnosis says what is wrong with a pod, and what to do about it. It is pure: objects and an
 // instant in, a [Finding] out. The commands explain, check and status, the console and enroll's Events print
-// findings, and none of them decides for itself; package console/view adds the findings of slots.
+// findings, and none of them decides for itself about a pod; package console/view adds the findings of slots.
 //
 // A new finding of a pod is a row in the list of pod.go. The name, the meaning and the remedy of the row are
 // also a section of docs/troubleshoot/reasons.md, and the answer of explain REASON.

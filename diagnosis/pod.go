@@ -59,7 +59,8 @@ type row struct {
 	of func(pod *corev1.Pod, l Leases) (says string, since time.Time)
 	// run is the command that tells more, with NAMESPACE and POD.
 	run string
-	// ours reports that the application is not the cause. Then check fails, and enroll writes an Event.
+	// ours reports that the application is not the cause. Then check fails, and enroll writes an Event. Such a row must be
+	// true of the pod alone, because enroll's cache keeps only the reason, and not what the Leases said.
 	ours bool
 	// The field "waits" reports that a pod which holds a slot, or for which enroll has made nothing, cannot have the fault.
 	waits bool

@@ -30,8 +30,8 @@ func forContributors(t *testing.T) []string {
 
 var (
 	// path matches a path in backquotes, such as `agent/lease` or `docs/rows_test.go`. A command in
-	// backquotes does not match.
-	path = regexp.MustCompile("`(\\.?\\w[\\w.-]*(?:/[\\w.*-]+)+/?|\\w+\\.(?:md|go|txt))`")
+	// backquotes does not match. A colon precedes the name of a function of the file.
+	path = regexp.MustCompile("`(\\.?\\w[\\w.-]*(?:/[\\w.*-]+)+/?(?::\\w+)?|\\w+\\.(?:md|go|txt))`")
 	// placeholder matches a placeholder for a name that the contributor chooses.
 	placeholder = regexp.MustCompile(`\b[A-Z]{3,}\b`)
 	target      = regexp.MustCompile("`make ([a-z0-9-]+)")
@@ -52,6 +52,12 @@ func TestContributingPageCitesOnlyExistingFilesAndTargets(t *testing.T) {
 		for _, match := range path.FindAllStringSubmatch(string(text), -1) {
 			paths++
 			pattern := match[1]
+			if file, name, ok := strings.Cut(pattern, ":"); ok {
+				source, err := os.ReadFile(filepath.Join(root, file))
+				require.NoError(t, err, "%s names it", match[1])
+				assert.Regexp(t, `(?m)^func (\([^)]*\) )?`+name+`\(`, string(source), file)
+				continue
+			}
 			if filepath.Ext(pattern) != ".md" {
 				pattern = placeholder.ReplaceAllString(pattern, "*")
 			}

@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package ends is the table of the reasons for which a hold ends, and of all that each of them entails. Whoever adds
-// a reason adds a row, and no switch. Package agent decides when a hold ends, and does what the row says.
+// a reason adds a row, and the case in which package agent decides for it (hold.ends or hold.wish); what follows from
+// it stands in the row.
 package ends
 
 import (
