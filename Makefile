@@ -119,21 +119,13 @@ check: $(CACHE)/golangci-lint ## Vet, lint and test PKG=agent/lease (race detect
 
 ##@ Parts of the test, before a commit
 
-.PHONY: unit unit-packages unit-go unit-race unit-pages
-unit: unit-go unit-race unit-pages ## Run the unit, golden and real-binary tests and the fuzz seeds; those of gated pods' programs with the race detector. -j3 runs the three parts at once.
-
-unit-packages:
+.PHONY: unit
+unit: $(AXE) ## Run the unit, golden and real-binary tests and the fuzz seeds; those of gated pods' programs with the race detector, too.
 	@./tools/packages prometheus chromium
-
-unit-go: unit-packages
 	go test -vet=off -timeout 20m $$(go list ./... | grep -vxF "$$(go list $(RACY))" | grep -v '/sim') $(WHOLE)
+	go test $(RACE) -vet=off -timeout 20m $(RACY)
 	go test -run TestPlantedBugsQuoteTodaysSource ./sim ./sim/enrolled
 	cd test && go test -vet=off -timeout 15m $$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | grep -v '/e2e$$')
-
-unit-race:
-	go test $(RACE) -vet=off -timeout 20m $(RACY)
-
-unit-pages: unit-packages $(AXE)
 	cd test/helm && go test -count=1 -timeout 15m ./... # the cache ignores what the tests start
 	cd test/browser && go test -count=1 -timeout 15m ./...
 
