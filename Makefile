@@ -251,7 +251,7 @@ endif
 
 .PHONY: cluster-down
 cluster-down: ## Remove the cluster without a trace.
-	[ ! -d '$(CLUSTER)' ] || cd test && $(GO_RUN) ./cluster down
+	[ ! -d '$(CLUSTER)' ] || { cd test && $(GO_RUN) ./cluster down; }
 
 ##@ The product
 

@@ -68,6 +68,9 @@ type row struct {
 
 const describe = "kubectl -n NAMESPACE describe pod POD"
 
+// often is the usual cause of an agent's silence.
+const often = " Often a NetworkPolicy forbids egress to the API server, or a proxy or mesh is in between"
+
 // pods are all things that can be wrong with a pod. The first that applies hides those below it.
 var pods = []row{
 	{
@@ -129,7 +132,7 @@ var pods = []row{
 		Explanation: reason.Explanation{
 			Reason: AgentSilent,
 			Meaning: "The agent of a pod has run for 30 s without a word to the API server, so the application waits." +
-				" Often a NetworkPolicy forbids egress to the API server, or a proxy or mesh is in between.",
+				often + ".",
 			Do:  "let the pod connect to the API server; its agent's log has the cause",
 			See: "../operate/network.md#egress-of-gated-pods",
 		},
@@ -138,8 +141,7 @@ var pods = []row{
 			if run == nil || !Unheard(pod) {
 				return "", time.Time{}
 			}
-			return "its agent has run since " + run.StartedAt.UTC().Format(time.RFC3339) + " without a word to the API server, so the application waits." +
-				" Often a NetworkPolicy forbids egress to the API server, or a proxy or mesh is in between", run.StartedAt.Time
+			return "its agent has run since " + run.StartedAt.UTC().Format(time.RFC3339) + " without a word to the API server, so the application waits." + often, run.StartedAt.Time
 		},
 		run:  "kubectl -n NAMESPACE logs POD -c " + api.AgentContainer,
 		ours: true, waits: true,

@@ -88,9 +88,10 @@ func (s *Slot) gap(g Gap) (all []diagnosis.Finding) {
 		})
 	}
 	if g.Ungated > 0 {
-		command, kind, run := explain, strings.Split(of, "/")[0], "run"
+		kind, _, _ := strings.Cut(g.Workload, "/")
+		command, run := explain, "run"
 		// Without a Lease the namespace has not opted in, and new pods would get no gate either.
-		if !s.Missing && slices.Contains([]string{"deployment", "statefulset", "daemonset"}, kind) {
+		if !s.Missing && api.BuiltinOwner(kind).Restarts {
 			command = []string{"rollout", "restart"}
 		}
 		if g.Ungated == 1 {

@@ -46,7 +46,7 @@ func TestMain(m *testing.M) {
 	flag.BoolVar(&space.Keep, "keep", false, "keep the namespaces of failed tests")
 	registry := flag.String("registry", "",
 		"host/prefix that nodes pull from, for test/app's image; empty: the test cluster's own")
-	own := flag.String("share", "", "which tests run: I/N for the serial tests of cluster I among N clusters, parallel for the parallel tests; empty: all tests")
+	own := flag.String("share", "", "which tests run: I/N for the serial tests of cluster I among N clusters, parallel for the parallel tests, commit for those of make test; empty: all tests")
 	flag.Parse()
 	// The tests wait for the cluster most of the time, so more tests run at once than there are
 	// CPUs. With four tests on two CPUs, the CPUs were still idle for a fifth of the time.

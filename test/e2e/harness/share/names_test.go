@@ -29,7 +29,7 @@ func TestScheduleNamesOnlyExistingEndToEndTests(t *testing.T) {
 	assert.Subset(t, names, slices.Collect(maps.Keys(Soak)))
 	assert.Subset(t, names, slices.Collect(maps.Keys(commit)))
 	for _, name := range alone {
-		assert.NotContains(t, commit, name, "fails beside the unit tests")
+		assert.NotContains(t, commit, name, "fails beside the simulation")
 	}
 }
 

@@ -84,9 +84,9 @@ func others(serial []string, own, all int) (tests []string) {
 	return tests
 }
 
-// commit has the tests of make test: one for each numbered guarantee, claim, gate and command that a real
-// cluster shows. The seconds are those that make e2e printed on two idle processors. Tests that fail under
-// other load have no place here, because unit tests run beside.
+// commit has the tests of make test: one for each guarantee, claim, gate and command of which a real cluster
+// shows most. The seconds are those that make e2e printed while five of them ran at once on two processors. Tests
+// that fail under other load have no place here, because the simulation runs beside.
 var commit = map[string]struct {
 	seconds int
 	shows   string
